@@ -1,0 +1,71 @@
+"""The `nearcase` command: one group, one place where errors become one line and an exit code.
+
+Exit codes: 0 done, 2 bad input (the user can mend it), 1 fault (the server or the machine).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from nearcase import __version__
+from nearcase.cli.add import add
+from nearcase.cli.check import check
+from nearcase.cli.demo import demo
+from nearcase.cli.embed import embed
+from nearcase.cli.inspect import inspect, render
+from nearcase.cli.library import library
+from nearcase.cli.search import search
+from nearcase.cli.serve import serve
+from nearcase.errors import InvalidInput, NearcaseError, NotAllowed, NotFound, Unsupported
+
+BAD_INPUT, FAULT = 2, 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="nearcase")
+def group() -> None:
+    """Find the prior cases that look like this one, and show them as evidence.
+
+    \b
+    A first session, in two terminals:
+      nearcase serve --data my-library
+      nearcase add scans/ --labels outcomes.csv
+      nearcase search film.dcm -k 5 --filter "modality = DX and age >= 40" --report evidence.html
+
+    Not a medical device. The default encoder is general-purpose (ImageNet), not medical, not validated for diagnosis.
+    """
+
+
+for command in (serve, add, search, inspect, render, embed, library, check, demo):
+    group.add_command(command)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits."""
+    try:
+        group.main(args=arguments, prog_name="nearcase", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        print("nearcase: interrupted", file=sys.stderr)
+        code = 130
+    except NearcaseError as error:
+        print(f"nearcase: {error}", file=sys.stderr)
+        code = exit_code(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; Python must not complain about it at exit
+        code = FAULT
+    except OSError as error:
+        print(f"nearcase: {error.filename or ''}: {error.strerror}".replace(": :", ":"), file=sys.stderr)
+        code = BAD_INPUT if isinstance(error, FileNotFoundError) else FAULT
+    else:
+        code = 0
+    sys.exit(code)
+
+
+def exit_code(error: NearcaseError) -> int:
+    """Returns 2 where the caller can mend it, else 1."""
+    return BAD_INPUT if isinstance(error, (InvalidInput, Unsupported, NotFound, NotAllowed)) else FAULT

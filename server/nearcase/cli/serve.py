@@ -1,0 +1,63 @@
+"""nearcase serve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nearcase.settings import read_settings
+
+if TYPE_CHECKING:
+    from nearcase.serve.app import App
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the library.  [default: nearcase-data]")
+@click.option("--listen", metavar="HOST:PORT", help="Address; port 0 takes a free one.  [default: 127.0.0.1:50051]")
+@click.option(
+    "--encoder", type=click.Path(path_type=Path), help="Folder of an encoder; default the general-purpose one."
+)
+@click.option("--settings", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file.")
+@click.option("--reflection/--no-reflection", default=None, help="Show the API by gRPC reflection; off by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line when the server is ready.")
+def serve(
+    data: Path | None,
+    listen: str | None,
+    encoder: Path | None,
+    file: Path | None,
+    reflection: bool | None,
+    as_json: bool,
+) -> None:
+    """Run the server until SIGTERM or Ctrl-C, then finish what is in progress.
+
+    Without settings it listens on this machine only, because there is no authentication yet. Settings come from the
+    TOML file, then from NEARCASE_* variables (NEARCASE_DECODE_WORKERS=4), then from these options.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = read_settings(file, data=data, listen=listen, encoder=encoder, reflection=reflection)
+    from nearcase.serve.app import serve as run  # heavy imports, after the options were checked
+
+    asyncio.run(run(settings, lambda app: _announce(app, as_json)))
+
+
+def _announce(app: App, as_json: bool) -> None:
+    summary = app.engine.summary
+    if as_json:
+        ready = {
+            "event": "ready",
+            "address": app.address,
+            "pid": os.getpid(),
+            "encoder": summary.name,
+            "runtime": summary.runtime,
+            "medical": summary.is_medical,
+        }
+        click.echo(json.dumps(ready))
+        return
+    click.echo(f"nearcase is ready on {app.address}; library in {app.engine.settings.data}")
+    click.echo(f"Encoder {summary.name} {summary.version} on {summary.runtime}: {summary.statement}")

@@ -1,0 +1,359 @@
+"""The typed client: needs only grpcio and protobuf.
+
+with Client("127.0.0.1:50051") as client:
+    for hit in client.search(Path("film.dcm"), k=5).hits:
+        print(hit.similarity, hit.case.facts.modality)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from nearcase import convert
+from nearcase.errors import BY_CODE, InvalidInput, NearcaseError, Overloaded, Unready
+from nearcase.types import Case, CaseFacts, DecisionResult, EncoderSummary, SearchResult
+from nearcase.v1 import (
+    decision_pb2,
+    decision_pb2_grpc,
+    encoder_pb2,
+    encoder_pb2_grpc,
+    library_pb2,
+    library_pb2_grpc,
+    search_pb2,
+    search_pb2_grpc,
+)
+from nearcase.v1.types_pb2 import FileChunk, ItemError
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+MAX_MESSAGE_BYTES = 64 * 2**20
+INLINE_BYTES = 4 * 2**20
+"""Larger files are added in chunks, so that a broken stream can be resumed."""
+CHUNK_BYTES = 2**20
+UNARY_BYTES = MAX_MESSAGE_BYTES - 2**20
+"""Larger files are searched for in chunks."""
+
+ALL_FIELDS = FieldMask(
+    paths=[
+        "facts", "labels", "source", "frame_number", "frame_count", "content_sha256", "add_time", "thumbnail_jpeg",
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AddItem:
+    """An image to add."""
+
+    request_id: str  # chosen by the caller, unique among the items of one call
+    file: Path | bytes
+    labels: Mapping[str, str] = field(default_factory=dict)
+    facts: CaseFacts = field(default_factory=CaseFacts)  # for what the file does not state
+    source: str = ""  # where the image came from, in words
+    frame_number: int | None = None  # counts from 1; None takes the middle frame
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of an item: a case, or an error."""
+
+    request_id: str
+    case_id: str = ""
+    outcome: str = ""  # added, unchanged or replaced
+    error: NearcaseError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatistics:
+    """What a library holds."""
+
+    case_count: int
+    patient_count: int
+    size_bytes: int
+    field_counts: Mapping[str, Mapping[str, int]]
+    encoder: EncoderSummary
+
+
+class Client:
+    """One connection to a nearcase server; safe in threads.
+
+    Every method raises a NearcaseError of the type that the server's status names, Unready when there is no server at
+    the address, and Overloaded when it does not answer in time.
+
+    Args:
+        address: HOST:PORT.
+        timeout_s: For each call; adding has no limit, since it may take hours.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 60.0) -> None:
+        self.address, self._timeout_s = address, timeout_s
+        sizes = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ]
+        self._channel = grpc.insecure_channel(address, options=sizes)
+        self._search = search_pb2_grpc.SearchServiceStub(self._channel)
+        self._decide = decision_pb2_grpc.DecisionServiceStub(self._channel)
+        self._library = library_pb2_grpc.LibraryServiceStub(self._channel)
+        self._encoder = encoder_pb2_grpc.EncoderServiceStub(self._channel)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait_ready(self, timeout_s: float = 5.0) -> None:
+        """Waits for the server, which may be starting.
+
+        Raises:
+            Unready: None answers in time.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
+        except grpc.FutureTimeoutError:
+            raise self._absent() from None
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def search(
+        self,
+        image: Path | bytes | None = None,
+        *,
+        case_id: str = "",
+        k: int = 10,
+        where: str = "",
+        min_similarity: float | None = None,
+        own_patient: bool = False,
+        thumbnails: bool = False,
+        frame_number: int | None = None,
+    ) -> SearchResult:
+        """Returns the prior cases most like an image, or like a case of the library.
+
+        Args:
+            image: A DICOM, PNG or JPEG file; or give case_id.
+            case_id: A case of the library.
+            k: How many hits.
+            where: A filter, for example "modality = CT and age >= 40".
+            min_similarity: Least cosine of a hit.
+            own_patient: True lets the query's own patient be found.
+            thumbnails: Also fetch a small picture of each case and of the query.
+            frame_number: Frame of a multi-frame image, counting from 1.
+        """
+        exclusion = search_pb2.SELF_EXCLUSION_NONE if own_patient else search_pb2.SELF_EXCLUSION_PATIENT
+        options = search_pb2.SearchOptions(
+            k=k,
+            filter=where,
+            min_similarity=min_similarity,
+            self_exclusion=exclusion,
+            case_mask=ALL_FIELDS if thumbnails else None,
+            with_timings=True,
+        )
+        with self._errors():
+            if image is None:
+                example = search_pb2.Example(case_id=case_id)
+            else:
+                data = _read(image)
+                if len(data) > UNARY_BYTES:
+                    return self._search_stream(data, frame_number, options)
+                example = search_pb2.Example(image=data, frame_number=frame_number)
+            request = search_pb2.SearchRequest(examples=[example], options=options)
+            return convert.result_from_proto(self._search.Search(request, timeout=self._timeout_s))
+
+    def _search_stream(self, data: bytes, frame_number: int | None, options: search_pb2.SearchOptions) -> SearchResult:
+        start = search_pb2.SearchStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
+
+        def requests() -> Iterator[search_pb2.SearchStreamRequest]:
+            yield search_pb2.SearchStreamRequest(start=start)
+            for chunk in _chunks(data, 0):
+                yield search_pb2.SearchStreamRequest(chunk=chunk)
+
+        return convert.result_from_proto(self._search.SearchStream(requests(), timeout=self._timeout_s).response)
+
+    def decide(self, image: Path | bytes, *, finding: str = "", k: int = 0, where: str = "") -> DecisionResult:
+        """Returns what the labelled prior cases say of an image; all findings unless one is named."""
+        options = decision_pb2.DecideOptions(finding=finding, k=k, filter=where)
+        with self._errors():
+            request = decision_pb2.DecideRequest(image=_read(image), options=options)
+            response = self._decide.Decide(request, timeout=self._timeout_s)
+        return DecisionResult(
+            tuple(convert.decision_from_proto(decision) for decision in response.decisions),
+            convert.query_image_from_proto(response.query_image),
+            convert.encoder_from_proto(response.encoder),
+        )
+
+    def add(self, items: Iterable[AddItem]) -> Iterator[AddResult]:
+        """Yields one result for each item as soon as it is durable or refused, in any order.
+
+        An item whose result did not arrive, because the connection broke, may be added again: it is never stored twice.
+        """
+        unreadable: list[AddResult] = []
+        with self._errors():
+            for response in self._library.AddImages(self._add_requests(items, unreadable)):
+                yield _add_result(response)
+        yield from unreadable
+
+    def _add_requests(
+        self, items: Iterable[AddItem], unreadable: list[AddResult]
+    ) -> Iterator[library_pb2.AddImagesRequest]:
+        """Runs in a thread of grpc's, where an exception would end the whole stream."""
+        for item in items:
+            try:
+                data = _read(item.file)
+            except OSError as error:
+                refusal = InvalidInput(f"the file can not be read: {error.strerror}", reason="UNREADABLE_FILE")
+                unreadable.append(AddResult(item.request_id, error=refusal))
+                continue
+            start = _start(item, data)
+            if len(data) <= INLINE_BYTES:
+                start.data = data
+                yield library_pb2.AddImagesRequest(start=start)
+                continue
+            start.sha256 = hashlib.sha256(data).hexdigest()
+            start.offset_bytes = self._received(start)
+            yield library_pb2.AddImagesRequest(start=start)
+            for chunk in _chunks(data, start.offset_bytes):
+                part = library_pb2.AddImagesChunk(request_id=item.request_id, chunk=chunk)
+                yield library_pb2.AddImagesRequest(chunk=part)
+
+    def _received(self, start: library_pb2.AddImagesStart) -> int:
+        """How much of a large file an earlier, broken stream brought over."""
+        request = library_pb2.GetUploadRequest(request_id=start.request_id, sha256=start.sha256)
+        try:
+            answer = self._library.GetUpload(request, timeout=self._timeout_s)
+        except grpc.RpcError:
+            return 0  # if the server is gone, the stream itself will say so
+        return answer.received_bytes if answer.size_bytes == start.size_bytes else 0
+
+    def case(self, case_id: str) -> Case:
+        """Returns one case with its thumbnail."""
+        with self._errors():
+            request = library_pb2.GetCaseRequest(case_id=case_id, case_mask=ALL_FIELDS)
+            return convert.case_from_proto(self._library.GetCase(request, timeout=self._timeout_s).case)
+
+    def cases(self, where: str = "", *, page_size: int = 500) -> Iterator[Case]:
+        """Yields all cases that match, in the order of their ids."""
+        request = library_pb2.ListCasesRequest(filter=where, page_size=page_size)
+        while True:
+            with self._errors():
+                page = self._library.ListCases(request, timeout=self._timeout_s)
+            yield from (convert.case_from_proto(case) for case in page.cases)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def erase(
+        self,
+        *,
+        case_id: str = "",
+        instance_uid: str = "",
+        series_uid: str = "",
+        study_uid: str = "",
+        patient_id: str = "",
+        patient_id_issuer: str = "",
+    ) -> int:
+        """Removes all cases of one image, series, study or patient, and returns how many that was; name exactly one."""
+        request = library_pb2.EraseCasesRequest()
+        named = {"case_id": case_id, "instance_uid": instance_uid, "series_uid": series_uid, "study_uid": study_uid}
+        targets = {key: value for key, value in named.items() if value}
+        if len(targets) + bool(patient_id) != 1:
+            raise InvalidInput("name exactly one thing to erase: an image, a series, a study or a patient")
+        for key, value in targets.items():
+            setattr(request, key, value)
+        if patient_id:
+            request.patient.patient_id, request.patient.patient_id_issuer = patient_id, patient_id_issuer
+        with self._errors():
+            return self._library.EraseCases(request, timeout=self._timeout_s).erased_count
+
+    def statistics(self) -> LibraryStatistics:
+        """Returns what the library holds."""
+        with self._errors():
+            answer = self._library.GetStatistics(library_pb2.GetStatisticsRequest(), timeout=self._timeout_s)
+        counts = {entry.field: dict(entry.counts) for entry in answer.field_counts}
+        encoder = convert.encoder_from_proto(answer.encoder)
+        return LibraryStatistics(answer.case_count, answer.patient_count, answer.size_bytes, counts, encoder)
+
+    def embed(self, images: Sequence[Path | bytes]) -> list[tuple[float, ...] | NearcaseError]:
+        """Returns the embedding of each image, or why there is none."""
+        inputs = [encoder_pb2.ImageInput(image=_read(image)) for image in images]
+        with self._errors():
+            request = encoder_pb2.EmbedImagesRequest(images=inputs)
+            answer = self._encoder.EmbedImages(request, timeout=self._timeout_s)
+        return [
+            tuple(result.embedding.values) if result.HasField("embedding") else _item_error(result.error)
+            for result in answer.results
+        ]
+
+    def encoder(self) -> EncoderSummary:
+        """Returns what the server's encoder is."""
+        with self._errors():
+            request = encoder_pb2.DescribeEncoderRequest()
+            answer = self._encoder.DescribeEncoder(request, timeout=self._timeout_s)
+        return convert.encoder_from_proto(answer.encoder)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+
+    def _translate(self, error: grpc.RpcError) -> NearcaseError:
+        if not hasattr(error, "trailing_metadata"):  # grpc gives each failed call one, but does not promise it
+            return NearcaseError("the call failed before it reached the server")
+        call = cast(grpc.Call, error)
+        code, message = call.code(), call.details() or "no message"
+        reason = dict(call.trailing_metadata() or ()).get("nearcase-reason")
+        if reason is None and code is grpc.StatusCode.UNAVAILABLE:
+            return self._absent()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            late = f"the server at {self.address} did not answer within {self._timeout_s:g} s"
+            return Overloaded(late, reason="DEADLINE")
+        return BY_CODE.get(code, NearcaseError)(message, reason=str(reason) if reason else None)
+
+    def _absent(self) -> Unready:
+        hint = f"no nearcase server answers at {self.address}; start one with: nearcase serve"
+        return Unready(hint, reason="NO_SERVER")
+
+
+def _read(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def _chunks(data: bytes, offset: int) -> Iterator[FileChunk]:
+    for at in range(offset, len(data), CHUNK_BYTES):
+        yield FileChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES])
+
+
+def _start(item: AddItem, data: bytes) -> library_pb2.AddImagesStart:
+    annotations = library_pb2.Annotations(
+        labels=item.labels, facts=convert.facts_to_proto(item.facts), source=item.source
+    )
+    return library_pb2.AddImagesStart(
+        request_id=item.request_id, size_bytes=len(data), frame_number=item.frame_number, annotations=annotations
+    )
+
+
+def _add_result(response: library_pb2.AddImagesResponse) -> AddResult:
+    if response.HasField("error"):
+        return AddResult(response.request_id, error=_item_error(response.error))
+    outcome = library_pb2.AddOutcome.Name(response.added.outcome).removeprefix("ADD_OUTCOME_").lower()
+    return AddResult(response.request_id, response.added.case_id, outcome)
+
+
+_KINDS: Mapping[int, Callable[..., NearcaseError]] = {code.value[0]: kind for code, kind in BY_CODE.items()}
+
+
+def _item_error(error: ItemError) -> NearcaseError:
+    return _KINDS.get(error.code, NearcaseError)(error.message, reason=error.reason)

@@ -1,0 +1,197 @@
+"""proto <-> types, pure functions; used by the server and by the client, so nothing here needs numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from nearcase import types
+from nearcase.errors import InvalidInput
+from nearcase.v1 import decision_pb2, search_pb2, types_pb2
+
+_CALLS = {call: decision_pb2.Call.Value(f"CALL_{call.name}") for call in types.Call}
+_CASE_FIELDS = frozenset(types_pb2.Case.DESCRIPTOR.fields_by_name)
+
+
+def facts_to_proto(facts: types.CaseFacts) -> types_pb2.CaseFacts:
+    """Leaves unset what is not stated."""
+    stated = {key: value for key, value in dataclasses.asdict(facts).items() if value not in ("", None)}
+    return types_pb2.CaseFacts(**stated)
+
+
+def facts_from_proto(message: types_pb2.CaseFacts) -> types.CaseFacts:
+    """The inverse of facts_to_proto."""
+    return types.CaseFacts(**{field.name: value for field, value in message.ListFields()})
+
+
+def check_case_mask(mask: FieldMask) -> frozenset[str]:
+    """Returns the names of the Case fields to send; an empty mask is all but the thumbnail.
+
+    Raises:
+        InvalidInput: A path is not a field of Case.
+    """
+    paths = frozenset(path.split(".")[0] for path in mask.paths)
+    unknown = sorted(paths - _CASE_FIELDS)
+    if unknown:
+        raise InvalidInput(
+            f"case_mask names {unknown[0]!r}; a Case has {', '.join(sorted(_CASE_FIELDS))}", field="case_mask"
+        )
+    return paths or _CASE_FIELDS - {"thumbnail_jpeg"}
+
+
+def case_to_proto(case: types.Case, names: frozenset[str]) -> types_pb2.Case:
+    """Sends the named fields; the case id is always among them."""
+    message = types_pb2.Case(
+        case_id=case.case_id,
+        facts=facts_to_proto(case.facts),
+        labels=dict(case.labels),
+        source=case.source,
+        frame_number=case.frame_number,
+        frame_count=case.frame_count,
+        content_sha256=case.content_sha256,
+        thumbnail_jpeg=case.thumbnail_jpeg,
+    )
+    message.add_time.FromMicroseconds(round(case.added_at_s * 1e6))
+    for name in _CASE_FIELDS - names - {"case_id"}:
+        message.ClearField(name)  # type: ignore[arg-type]  # the stub wants literals
+    return message
+
+
+def case_from_proto(message: types_pb2.Case) -> types.Case:
+    """Fields that were not sent get their empty values."""
+    return types.Case(
+        case_id=message.case_id,
+        facts=facts_from_proto(message.facts),
+        labels=dict(message.labels),
+        source=message.source,
+        frame_number=message.frame_number,
+        frame_count=message.frame_count,
+        content_sha256=message.content_sha256,
+        added_at_s=message.add_time.ToMicroseconds() / 1e6,
+        thumbnail_jpeg=message.thumbnail_jpeg,
+    )
+
+
+def hit_to_proto(hit: types.Hit, names: frozenset[str]) -> types_pb2.Hit:
+    """One image voted for each hit, until series queries are served."""
+    return types_pb2.Hit(case=case_to_proto(hit.case, names), similarity=hit.similarity, matched_count=1)
+
+
+def hits_from_proto(messages: Iterable[types_pb2.Hit]) -> tuple[types.Hit, ...]:
+    """In the same order."""
+    return tuple(types.Hit(case_from_proto(message.case), message.similarity) for message in messages)
+
+
+def query_image_to_proto(image: types.QueryImage, names: frozenset[str]) -> types_pb2.QueryImage:
+    """Sends the thumbnail only where the mask names it."""
+    return types_pb2.QueryImage(
+        facts=facts_to_proto(image.facts),
+        frame_number=image.frame_number,
+        frame_count=image.frame_count,
+        rules=image.rules,
+        thumbnail_jpeg=image.thumbnail_jpeg if "thumbnail_jpeg" in names else b"",
+    )
+
+
+def query_image_from_proto(message: types_pb2.QueryImage) -> types.QueryImage:
+    """The inverse of query_image_to_proto."""
+    return types.QueryImage(
+        facts_from_proto(message.facts),
+        message.frame_number,
+        message.frame_count,
+        tuple(message.rules),
+        message.thumbnail_jpeg,
+    )
+
+
+def encoder_to_proto(summary: types.EncoderSummary) -> types_pb2.EncoderSummary:
+    """Field by field."""
+    return types_pb2.EncoderSummary(
+        name=summary.name,
+        version=summary.version,
+        sha256=summary.sha256,
+        dimension=summary.dimension,
+        recipe=summary.recipe,
+        medical=summary.is_medical,
+        statement=summary.statement,
+        runtime=summary.runtime,
+    )
+
+
+def encoder_from_proto(message: types_pb2.EncoderSummary) -> types.EncoderSummary:
+    """The inverse of encoder_to_proto."""
+    return types.EncoderSummary(
+        name=message.name,
+        version=message.version,
+        sha256=message.sha256,
+        dimension=message.dimension,
+        recipe=message.recipe,
+        is_medical=message.medical,
+        statement=message.statement,
+        runtime=message.runtime,
+    )
+
+
+def result_to_proto(result: types.SearchResult, names: frozenset[str]) -> search_pb2.SearchResponse:
+    """Sends of each case the named fields."""
+    response = search_pb2.SearchResponse(
+        hits=[hit_to_proto(hit, names) for hit in result.hits],
+        query_images=[query_image_to_proto(image, names) for image in result.query_images],
+        encoder=encoder_to_proto(result.encoder),
+        candidate_count=result.candidate_count,
+    )
+    if result.timings:
+        response.timings.CopyFrom(types_pb2.StageTimings(**dataclasses.asdict(result.timings)))
+    return response
+
+
+def result_from_proto(response: search_pb2.SearchResponse) -> types.SearchResult:
+    """The inverse of result_to_proto."""
+    timings = {field.name: value for field, value in response.timings.ListFields()}
+    return types.SearchResult(
+        hits=hits_from_proto(response.hits),
+        query_images=tuple(query_image_from_proto(image) for image in response.query_images),
+        encoder=encoder_from_proto(response.encoder),
+        candidate_count=response.candidate_count,
+        timings=types.StageTimings(**timings) if response.HasField("timings") else None,
+    )
+
+
+def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decision_pb2.Decision:
+    """Each piece of evidence carries its value, weight and stance."""
+    leading = decision.votes[0].value if decision.votes else None
+    evidence = [
+        decision_pb2.Evidence(
+            hit=hit_to_proto(piece.hit, names),
+            value=piece.value,
+            weight=piece.weight,
+            stance=decision_pb2.STANCE_SUPPORTING if piece.value == leading else decision_pb2.STANCE_OPPOSING,
+        )
+        for piece in decision.evidence
+    ]
+    return decision_pb2.Decision(
+        finding=decision.finding,
+        call=_CALLS[decision.call],
+        abstain_reason=decision.abstain_reason,
+        explanation=decision.explanation,
+        votes=[decision_pb2.Vote(value=vote.value, share=vote.share, count=vote.count) for vote in decision.votes],
+        evidence=evidence,
+    )
+
+
+def decision_from_proto(message: decision_pb2.Decision) -> types.Decision:
+    """The inverse of decision_to_proto."""
+    calls = {number: call for call, number in _CALLS.items()}
+    return types.Decision(
+        finding=message.finding,
+        call=calls[message.call],
+        votes=tuple(types.Vote(vote.value, vote.share, vote.count) for vote in message.votes),
+        evidence=tuple(
+            types.Evidence(types.Hit(case_from_proto(piece.hit.case), piece.hit.similarity), piece.value, piece.weight)
+            for piece in message.evidence
+        ),
+        abstain_reason=message.abstain_reason,
+        explanation=message.explanation,
+    )

@@ -1,0 +1,206 @@
+"""An encoder never travels without its card: `card.toml` says what it is and how its input is made.
+
+A folder is an encoder: `encoder.onnx`, `card.toml` and `golden.npz`, under these fixed names. Reading is strict,
+because a wrong card gives wrong neighbours without any other sign.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from nearcase.encode.preprocess import STRETCH, Recipe
+from nearcase.encode.table import Table
+from nearcase.errors import Unready
+from nearcase.types import EncoderSummary
+
+DEFAULT_ENCODER = "efficientnet-lite0"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class CentringSource:
+    """Images that the mean, which the embeddings are centred on, was fitted on."""
+
+    name: str
+    licence: str
+    images: int
+    packages: tuple[str, ...]  # "name version"
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How closely the exported file repeats the network that it was exported from."""
+
+    against: str  # "torch 2.13.0"
+    batches: tuple[int, ...]
+    max_difference: float  # largest absolute difference of any element of a unit embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What an encoder is; read from its folder, whose `encoder.onnx` had this SHA-256 then."""
+
+    folder: Path
+    name: str
+    version: str
+    description: str
+    origin: str
+    licence: str
+    statement: str  # one sentence of intended use, shown to people on every surface
+    is_medical: bool
+    dimension: int
+    opset: int
+    precision: str  # one of PRECISIONS
+    sha256: str  # of encoder.onnx, hexadecimal
+    recipe: Recipe
+    centring: tuple[CentringSource, ...] = ()  # empty: embeddings are not centred
+    parity: Parity | None = None  # None: not exported by nearcase
+
+    @property
+    def identity(self) -> str:
+        """One word that a library stores, and that must be equal for its vectors to be comparable."""
+        return f"{self.name}:{self.sha256[:16]}:{self.recipe.identity}:{self.precision}"
+
+    @property
+    def onnx_path(self) -> Path:
+        """Where the network is."""
+        return self.folder / "encoder.onnx"
+
+    @property
+    def golden_path(self) -> Path:
+        """Where the embeddings are that the encoder must reproduce."""
+        return self.folder / "golden.npz"
+
+    def summary(self, runtime: str = "") -> EncoderSummary:
+        """Returns what every surface says of this encoder, running on that runtime."""
+        return EncoderSummary(
+            name=self.name,
+            version=self.version,
+            sha256=self.sha256,
+            dimension=self.dimension,
+            recipe=self.recipe.identity,
+            is_medical=self.is_medical,
+            statement=self.statement,
+            runtime=runtime,
+        )
+
+
+def read_card(folder: Path) -> Card:
+    """Returns the card of an encoder's folder, once the network's SHA-256 is the one that the card states.
+
+    Raises:
+        Unready: A file is absent or lies outside the folder, a key of the card is missing, unknown or of another type,
+            or the network is not the card's.
+    """
+    try:
+        table = Table(_parse(_inside(folder, "card.toml")), "card.toml")
+        card = _card(folder, table)
+        table.end()
+        found = _sha256(_inside(folder, "encoder.onnx"))
+        _inside(folder, "golden.npz")
+    except OSError as error:
+        raise Unready(f"Expected a readable encoder folder, got: {error}", reason="ENCODER_ABSENT") from error
+    if found != card.sha256:
+        raise Unready(
+            f"Expected encoder.onnx of {card.name} with sha256 {card.sha256[:16]}..., got {found[:16]}...",
+            reason="ENCODER_CHANGED",
+            field="sha256",
+        )
+    return card
+
+
+def default_encoder_folder() -> Path:
+    """Returns the folder of the encoder that ships with nearcase, in an installed package or a source checkout.
+
+    Raises:
+        Unready: Neither holds it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for zoo in (package / "zoo", package.parents[1] / "models" / "zoo"):
+        if (zoo / DEFAULT_ENCODER / "card.toml").is_file():
+            return zoo / DEFAULT_ENCODER
+    raise Unready(f"Expected the encoder {DEFAULT_ENCODER} beside the package, found none", reason="ENCODER_ABSENT")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = (folder / name).resolve()
+    if not path.is_file():
+        raise Unready(f"Expected {name} in the encoder folder {folder}, found none", reason="ENCODER_ABSENT")
+    if not path.is_relative_to(folder.resolve()):
+        raise Unready(
+            f"Expected {name} inside the encoder folder {folder}, got a link out of it", reason="ENCODER_LINK"
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise Unready(f"Expected card.toml to be TOML, got: {error}", reason="CARD_INVALID") from error
+
+
+def _card(folder: Path, table: Table) -> Card:
+    return Card(
+        folder=folder,
+        name=table.text("name", _NAME),
+        version=table.text("version"),
+        description=table.text("description"),
+        origin=table.text("origin"),
+        licence=table.text("licence"),
+        statement=table.text("statement"),
+        is_medical=table.truth("is_medical"),
+        dimension=table.integer("dimension", 1, 65_536),
+        opset=table.integer("opset", 17, 99),
+        precision=table.choice("precision", PRECISIONS),
+        sha256=table.text("sha256", _SHA256),
+        recipe=_recipe(table.table("recipe")),
+        centring=tuple(_source(each) for each in table.optional_tables("centring")),
+        parity=_parity(table.table("parity")) if table.has("parity") else None,
+    )
+
+
+def _recipe(table: Table) -> Recipe:
+    recipe = Recipe(
+        name=table.text("name"),
+        version=table.integer("version", 1, 999),
+        size_px=table.integer("size_px", 16, 4096),
+        mean=table.rgb("mean", 0.0, 1.0),
+        std=table.rgb("std", 1e-3, 1.0),
+    )
+    table.end()
+    if (recipe.name, recipe.version) != STRETCH:
+        raise table.refuse("name", f"the recipe {STRETCH[0]} {STRETCH[1]}", f"{recipe.name} {recipe.version}")
+    return recipe
+
+
+def _source(table: Table) -> CentringSource:
+    source = CentringSource(
+        name=table.text("name"),
+        licence=table.text("licence"),
+        images=table.integer("images", 1, 10**9),
+        packages=table.texts("packages"),
+    )
+    table.end()
+    return source
+
+
+def _parity(table: Table) -> Parity:
+    parity = Parity(
+        against=table.text("against"),
+        batches=table.integers("batches"),
+        max_difference=table.number("max_difference", 0.0, 2.0),
+    )
+    table.end()
+    return parity

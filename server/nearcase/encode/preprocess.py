@@ -1,0 +1,83 @@
+"""Pixels as a reader sees them -> the tensor that an encoder was trained on, exactly as its card says.
+
+`resize` runs where the file was decoded, and its small uint8 result travels; `normalise` runs beside the encoder.
+
+Stretch, not letterbox or centre crop: a crop loses the edge of a film, where a pneumothorax or an implant may be, and
+black bars are structure that an encoder sees. On 31 real DICOM images of five modalities (pydicom and pydicom-data)
+precision@1 by modality, other patients and studies only, was 0.64 stretched, 0.60 letterboxed and 0.64 cropped: no
+difference that so few images could show, so the geometry decides. MedImageInsight was trained on stretched images too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from nearcase.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an encoder's input is made; part of every library's identity.
+
+    "stretch" version 1: the frame is resized to size x size with Pillow's bicubic filter, antialiased, aspect ratio not
+    kept; grey is repeated in three channels; values are divided by 255, then normalised with mean and std.
+    """
+
+    name: str
+    version: int
+    size_px: int
+    mean: tuple[float, float, float]  # of red, green, blue on the scale 0 to 1
+    std: tuple[float, float, float]
+
+    @property
+    def identity(self) -> str:
+        """Name, version and size as one word: "stretch-1-224"."""
+        return f"{self.name}-{self.version}-{self.size_px}"
+
+
+STRETCH = ("stretch", 1)
+"""Name and version of the one recipe that this module carries out; a card that asks for another is refused."""
+
+
+def resize(pixels: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
+    """Returns (size, size, 3) uint8 of a frame, (rows, columns) grey or (rows, columns, 3) RGB, of any size.
+
+    Raises:
+        InvalidInput: The frame has another shape or type, or no pixels.
+    """
+    is_frame = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not is_frame or pixels.size == 0:
+        raise InvalidInput(f"Expected uint8 pixels (rows, columns) or (rows, columns, 3), got {_shape(pixels)}")
+    size = (recipe.size_px, recipe.size_px)
+    frame = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    small = np.asarray(frame.resize(size, PillowImage.Resampling.BICUBIC))
+    return small if small.ndim == 3 else np.repeat(small[:, :, None], 3, axis=2)
+
+
+def normalise(frames: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
+    """Returns (N, 3, size, size) float32, (value / 255 - mean) / std, of (N, size, size, 3) uint8 frames.
+
+    Raises:
+        InvalidInput: The frames have another shape or type.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (recipe.size_px, recipe.size_px, 3):
+        raise InvalidInput(f"Expected uint8 frames (N, {recipe.size_px}, {recipe.size_px}, 3), got {_shape(frames)}")
+    mean = np.asarray(recipe.mean, np.float64)
+    std = np.asarray(recipe.std, np.float64)
+    scale = (1.0 / (255.0 * std)).astype(np.float32).reshape(3, 1, 1)
+    offset = (mean / std).astype(np.float32).reshape(3, 1, 1)
+    batch = np.empty((len(frames), 3, recipe.size_px, recipe.size_px), np.float32)
+    np.multiply(frames.transpose(0, 3, 1, 2), scale, out=batch)
+    np.subtract(batch, offset, out=batch)
+    return batch
+
+
+def _shape(array: NDArray[np.uint8]) -> str:
+    return f"{array.dtype} {array.shape}"

@@ -1,0 +1,178 @@
+"""A pool of killable, limited child processes that read bytes which nobody vouches for.
+
+A dead, hung or oversized child costs the one call that met it one typed error, and nothing else (decoders of
+medical formats are long-lived C code, and a file of 1 MB can ask for 2 GB).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from nearcase.errors import NearcaseError, Overloaded, Unready
+from nearcase.intake.wire import JsonObject
+from nearcase.intake.worker import Limits, Result, Worker
+
+CODEC_PLUGINS = ("gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
+"""What pydicom imports by itself where it is installed; we decode with imagecodecs and keep the rest out."""
+
+
+def default_workers() -> int:
+    """One child per usable core, at most two: an idle child costs about 40 MiB."""
+    return min(2, len(os.sched_getaffinity(0)))
+
+
+class Sandbox:
+    """Runs one function on bytes, in child processes; run() blocks and is safe in threads.
+
+    Args:
+        job: A function at the top of an importable module; it takes the bytes and the options, and returns a JSON
+            object and a list of byte strings. It runs in a child without the server's environment, stderr or
+            descriptors.
+        workers: Children, hence jobs at the same time.
+        wall_s: How long one job may take.
+        cpu_s: How much processor time one job may take.
+        memory_bytes: Private writable memory of a child (RLIMIT_DATA), interpreter and libraries included.
+        result_bytes: All byte strings of one result together.
+        jobs_per_worker: After so many jobs a child is replaced, so that no leak lives for long.
+        wait_s: How long a call may wait for a free child.
+        barred: Modules that a child must not import.
+    """
+
+    def __init__(
+        self,
+        job: Callable[[bytes, JsonObject], Result],
+        *,
+        workers: int | None = None,
+        wall_s: float = 10.0,
+        cpu_s: int = 10,
+        memory_bytes: int = 960 << 20,
+        result_bytes: int = 256 << 20,
+        jobs_per_worker: int = 500,
+        wait_s: float = 60.0,
+        barred: tuple[str, ...] = CODEC_PLUGINS,
+    ) -> None:
+        if job.__module__ == "__main__" or "." in job.__qualname__:
+            raise ValueError("the job must be a function at the top of a module that a child can import")
+        self._job = job
+        self._limits = Limits(wall_s=wall_s, cpu_s=cpu_s, memory_bytes=memory_bytes, result_bytes=result_bytes)
+        self._jobs_per_worker = jobs_per_worker
+        self._wait_s = wait_s
+        self._barred = barred
+        self._lock = threading.Lock()  # guards _closed and _alive
+        self._closed = False
+        self._alive: set[Worker] = set()
+        # Last in, first out: one caller at a time keeps one child warm and leaves the others swapped out.
+        self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()
+        for _ in range(workers or default_workers()):
+            self._free.put(self._new_worker())
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the children that are there now, for measuring and for metrics."""
+        with self._lock:
+            return tuple(sorted(worker.pid for worker in self._alive))
+
+    def wait_ready(self) -> None:
+        """Blocks until every child has imported the job.
+
+        Raises:
+            Unready: A child can not start.
+        """
+        with self._lock:
+            workers = tuple(self._alive)
+        for worker in workers:
+            worker.wait_ready()
+
+    def run(self, data: bytes, options: JsonObject | None = None) -> Result:
+        """Returns job(data, options), computed in a child.
+
+        Raises:
+            InvalidInput: What the job said; or reason DECODE_LIMIT, the data took too much time or memory; or reason
+                DECODE_CRASH, it killed the child.
+            Overloaded: No child became free in time.
+            Unready: The children can not start, or the sandbox was closed.
+            NearcaseError: Whatever else the job raised, with the text left out.
+        """
+        with self._lent() as worker:
+            try:
+                worker.wait_ready()
+                return worker.ask(data, options or {})
+            except NearcaseError:
+                self._refuse_when_closed()
+                raise
+
+    def close(self) -> None:
+        """Ends all children at once; calls that are running end in Unready."""
+        with self._lock:
+            self._closed = True
+            workers = tuple(self._alive)
+        for worker in workers:
+            worker.kill()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._dismiss(self._free.get_nowait())
+        self._free.put(None)  # wakes a call that waits, which then wakes the next
+
+    @contextmanager
+    def _lent(self) -> Iterator[Worker]:
+        try:
+            worker = self._free.get(timeout=self._wait_s)
+        except queue.Empty:
+            self._refuse_when_closed()
+            raise Overloaded(f"no decoder became free within {self._wait_s:g} s") from None
+        try:
+            if worker is None or not worker.is_usable:
+                self._dismiss(worker)
+                worker = None
+                worker = self._new_worker()
+            yield worker
+        finally:
+            self._free.put(self._kept_or_renewed(worker))
+
+    def _kept_or_renewed(self, worker: Worker | None) -> Worker | None:
+        """None when a new child can not be had now: the next call tries again."""
+        if worker is not None and worker.is_usable and worker.jobs_done < self._jobs_per_worker:
+            return worker
+        self._dismiss(worker)
+        try:
+            return self._new_worker()
+        except Unready:
+            return None
+
+    def _new_worker(self) -> Worker:
+        self._refuse_when_closed()
+        try:
+            worker = Worker(self._job, self._limits, self._barred)
+        except OSError as error:
+            reason = f"a sandboxed process can not be started ({type(error).__name__})"
+            raise Unready(reason, reason="SANDBOX_UNREADY") from None
+        with self._lock:
+            self._alive.add(worker)
+            if not self._closed:
+                return worker
+        self._dismiss(worker)
+        raise Unready("the server is stopping", reason="STOPPING")
+
+    def _dismiss(self, worker: Worker | None) -> None:
+        if worker is not None:
+            worker.close()
+            with self._lock:
+                self._alive.discard(worker)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise Unready("the server is stopping", reason="STOPPING") from None

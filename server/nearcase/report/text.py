@@ -1,0 +1,43 @@
+"""The evidence as text in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from nearcase.report import words
+from nearcase.types import CaseFacts, EncoderSummary, Hit
+
+NOT_STATED = "–"
+COLUMNS = ("#", "similarity", "modality", "body part", "age", "sex", "outcome", "where from")
+
+
+def encoder_line(encoder: EncoderSummary) -> str:
+    """Returns the sentence that stands beside every result."""
+    return f"Encoder: {encoder.name} {encoder.version}. {encoder.statement}"
+
+
+def neighbour_table(hits: Sequence[Hit]) -> Table:
+    """Returns one row for each neighbour."""
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for rank, hit in enumerate(hits, 1):
+        table.add_row(str(rank), f"{hit.similarity:.3f}", *case_cells(hit.case.facts, hit.case.labels, hit.case.source))
+    return table
+
+
+def case_cells(facts: CaseFacts, labels: Mapping[str, str], source: str) -> tuple[str, ...]:
+    """Returns modality, body part, age, sex, outcome and source as cells that rich shows as they are."""
+    outcome = ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    cells = (facts.modality, facts.body_part, age_text(facts.age_years), facts.sex, outcome, source)
+    return tuple(plain(cell) for cell in cells)
+
+
+def age_text(age_years: float | None) -> str:
+    """Returns the age as on the page; empty where it is not stated."""
+    return "" if age_years is None else words.age(age_years)
+
+
+def plain(text: str) -> str:
+    """Escapes rich's markup: the text comes from files."""
+    return text.replace("[", "\\[") if text else NOT_STATED

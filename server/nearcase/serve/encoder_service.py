@@ -1,0 +1,63 @@
+"""EncoderService: embeddings, and what made them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nearcase.convert import encoder_to_proto
+from nearcase.errors import InvalidInput, NearcaseError, Unsupported
+from nearcase.serve.context import Context
+from nearcase.serve.engine import Engine
+from nearcase.v1 import encoder_pb2, encoder_pb2_grpc
+from nearcase.v1.types_pb2 import ItemError
+
+MAX_IMAGES = 64
+
+
+class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
+    """Gives embeddings and describes the encoder."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def DescribeEncoder(
+        self, request: encoder_pb2.DescribeEncoderRequest, context: Context
+    ) -> encoder_pb2.DescribeEncoderResponse:
+        """Returns the encoder's card."""
+        return encoder_pb2.DescribeEncoderResponse(
+            encoder=encoder_to_proto(self._engine.summary),
+            card_toml=(self._engine.card.folder / "card.toml").read_text("utf-8"),
+            input_size_px=self._engine.card.recipe.size_px,
+            embeds_text=False,
+        )
+
+    async def EmbedImages(
+        self, request: encoder_pb2.EmbedImagesRequest, context: Context
+    ) -> encoder_pb2.EmbedImagesResponse:
+        """Embeds each image; one that can not be read fails alone."""
+        if not 1 <= len(request.images) <= MAX_IMAGES:
+            raise InvalidInput(f"expected 1 to {MAX_IMAGES} images, got {len(request.images)}", field="images")
+        deadline_s = self._engine.deadline_s(context)
+        results = await asyncio.gather(*(self._embed(image, deadline_s) for image in request.images))
+        return encoder_pb2.EmbedImagesResponse(results=results, encoder=encoder_to_proto(self._engine.summary))
+
+    async def EmbedTexts(
+        self, request: encoder_pb2.EmbedTextsRequest, context: Context
+    ) -> encoder_pb2.EmbedTextsResponse:
+        """Not served: the encoder has no text tower."""
+        name = self._engine.summary.name
+        raise Unsupported(f"UNIMPLEMENTED: the encoder {name} has no text tower", reason="UNIMPLEMENTED")
+
+    async def _embed(self, image: encoder_pb2.ImageInput, deadline_s: float | None) -> encoder_pb2.EmbedResult:
+        frame_number = image.frame_number if image.HasField("frame_number") else None
+        try:
+            embedding = await self._engine.embed(image.image, frame_number, deadline_s=deadline_s)
+        except NearcaseError as error:
+            return encoder_pb2.EmbedResult(error=item_error(error))
+        values = embedding.embedded.embedding.tolist()
+        return encoder_pb2.EmbedResult(embedding=encoder_pb2.Embedding(values=values))
+
+
+def item_error(error: NearcaseError) -> ItemError:
+    """Returns a refusal of one item of many."""
+    return ItemError(code=error.code.value[0], reason=error.reason, message=str(error))

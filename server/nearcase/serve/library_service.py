@@ -1,0 +1,127 @@
+"""LibraryService: adding, reading, erasing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+
+from nearcase.convert import case_to_proto, check_case_mask, encoder_to_proto
+from nearcase.errors import InvalidInput
+from nearcase.index.filter_text import parse
+from nearcase.index.filters import Equals
+from nearcase.serve.adding import AddStream
+from nearcase.serve.context import Context
+from nearcase.serve.engine import Engine
+from nearcase.serve.uploads import Uploads, folder_size_bytes
+from nearcase.v1 import library_pb2, library_pb2_grpc
+
+MAX_PAGE = 1000
+
+
+class LibraryService(library_pb2_grpc.LibraryServiceServicer):
+    """Keeps the prior cases."""
+
+    def __init__(self, engine: Engine, uploads: Uploads) -> None:
+        self._engine, self._uploads = engine, uploads
+
+    async def AddImages(
+        self, request_iterator: AsyncIterator[library_pb2.AddImagesRequest], context: Context
+    ) -> AsyncIterator[library_pb2.AddImagesResponse]:
+        """Adds images; one result for each."""
+        max_items = 4 * self._engine.settings.decode_worker_count
+        stream = AddStream(self._engine, self._uploads, max_items=max_items)
+        async for response in stream.run(request_iterator):
+            yield response
+
+    async def GetUpload(self, request: library_pb2.GetUploadRequest, context: Context) -> library_pb2.GetUploadResponse:
+        """Tells how much of an unfinished item is here."""
+        received, size = await asyncio.to_thread(self._uploads.find, request.request_id, request.sha256)
+        return library_pb2.GetUploadResponse(received_bytes=received, size_bytes=size)
+
+    async def GetCase(self, request: library_pb2.GetCaseRequest, context: Context) -> library_pb2.GetCaseResponse:
+        """Returns one case."""
+        names = check_case_mask(request.case_mask)
+        kind = request.WhichOneof("key")
+        if kind is None:
+            raise InvalidInput("expected case_id or instance_uid", field="key")
+        key = request.case_id if kind == "case_id" else Equals("instance_uid", request.instance_uid)
+        case, _ = await self._engine.library.get(key)
+        return library_pb2.GetCaseResponse(case=case_to_proto(case, names))
+
+    async def ListCases(self, request: library_pb2.ListCasesRequest, context: Context) -> library_pb2.ListCasesResponse:
+        """Returns a page of cases in the order of their ids."""
+        names = check_case_mask(request.case_mask)
+        if request.page_size < 0:
+            raise InvalidInput(f"expected page_size from 0, got {request.page_size}", field="page_size")
+        page = await self._engine.library.page(
+            limit=min(request.page_size or 100, MAX_PAGE),
+            cursor=_read_token(request.page_token, request.filter),
+            where=parse(request.filter) if request.filter.strip() else None,
+            with_thumbnails="thumbnail_jpeg" in names,
+        )
+        return library_pb2.ListCasesResponse(
+            cases=[case_to_proto(case, names) for case in page.cases],
+            next_page_token=_write_token(page.next_cursor, request.filter),
+            total_size=page.total,
+        )
+
+    async def EraseCases(
+        self, request: library_pb2.EraseCasesRequest, context: Context
+    ) -> library_pb2.EraseCasesResponse:
+        """Removes all cases of an image, series, study or patient."""
+        kind = request.WhichOneof("target")
+        library = self._engine.library
+        if kind is None or not _target(request, kind):
+            raise InvalidInput(
+                "expected what to erase: case_id, instance_uid, series_uid, study_uid or patient", field="target"
+            )
+        if kind == "patient":
+            count = await library.erase_patient(request.patient.patient_id, request.patient.patient_id_issuer)
+        else:
+            count = await library.erase(Equals(kind, _target(request, kind)))
+        return library_pb2.EraseCasesResponse(erased_count=count)
+
+    async def GetStatistics(
+        self, request: library_pb2.GetStatisticsRequest, context: Context
+    ) -> library_pb2.GetStatisticsResponse:
+        """Counts what the library holds."""
+        counted = await self._engine.library.statistics()
+        return library_pb2.GetStatisticsResponse(
+            case_count=counted.case_count,
+            patient_count=counted.patient_count,
+            field_counts=[
+                library_pb2.FieldCounts(field=field, counts=counts) for field, counts in counted.field_counts.items()
+            ],
+            encoder=encoder_to_proto(self._engine.summary),
+            size_bytes=await asyncio.to_thread(folder_size_bytes, self._engine.settings.data),
+        )
+
+
+def _target(request: library_pb2.EraseCasesRequest, kind: str) -> str:
+    return request.patient.patient_id if kind == "patient" else str(getattr(request, kind))
+
+
+def _write_token(cursor: str | None, filter_text: str) -> str:
+    """Page tokens are opaque and bound to their filter (AIP-158)."""
+    if cursor is None:
+        return ""
+    return base64.urlsafe_b64encode(json.dumps([cursor, _digest(filter_text)]).encode()).decode()
+
+
+def _read_token(token: str, filter_text: str) -> str | None:
+    if not token:
+        return None
+    try:
+        cursor, digest = json.loads(base64.urlsafe_b64decode(token))
+    except ValueError:
+        cursor, digest = None, ""
+    if not isinstance(cursor, str) or digest != _digest(filter_text):
+        raise InvalidInput("this page_token is not from a ListCases with the same filter", field="page_token")
+    return cursor
+
+
+def _digest(filter_text: str) -> str:
+    return hashlib.sha256(filter_text.strip().encode()).hexdigest()[:16]

@@ -1,0 +1,139 @@
+"""Files that come in chunks, kept on disk until they are whole, so that a broken stream can be resumed.
+
+A part file is named by a hash of the request id and the file's hash, never by what a client sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+
+from nearcase.errors import InvalidInput, Overloaded, Unready
+
+KEEP_S = 24 * 3600.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Upload:
+    """One file on its way; used by one stream at a time."""
+
+    def __init__(self, path: Path, size_bytes: int, sha256: str) -> None:
+        self.path, self.size_bytes, self._sha256 = path, size_bytes, sha256
+        self.received_bytes = path.stat().st_size if path.exists() else 0
+
+    @property
+    def is_whole(self) -> bool:
+        """True when all announced bytes are here."""
+        return self.received_bytes == self.size_bytes
+
+    def write(self, offset_bytes: int, data: bytes) -> None:
+        """Appends; an offset before the end drops what was after it, as a resuming client expects.
+
+        Raises:
+            InvalidInput: The offset leaves a gap, or more came than was announced.
+            Unready: The disk refused.
+        """
+        if not 0 <= offset_bytes <= self.received_bytes:
+            message = f"expected the chunk at byte {self.received_bytes}, got one at {offset_bytes}"
+            raise InvalidInput(message, field="offset_bytes")
+        if offset_bytes + len(data) > self.size_bytes:
+            raise InvalidInput(f"more bytes came than the {self.size_bytes} announced", field="size_bytes")
+        try:
+            with self.path.open("r+b" if self.path.exists() else "wb") as file:
+                file.truncate(offset_bytes)
+                file.seek(offset_bytes)
+                file.write(data)
+        except OSError as error:
+            raise Unready(f"the upload could not be written: {error.strerror}", reason="DISK") from error
+        self.received_bytes = offset_bytes + len(data)
+
+    def take(self) -> bytes:
+        """Returns the whole file.
+
+        Raises:
+            InvalidInput: It is not the file that was announced; what was received is dropped.
+        """
+        data = self.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self._sha256:
+            self.drop()
+            raise InvalidInput(
+                "the bytes that came do not have the announced sha256; send the file anew", field="sha256"
+            )
+        return data
+
+    def drop(self) -> None:
+        """Forgets what was received."""
+        self.path.unlink(missing_ok=True)
+
+
+class Uploads:
+    """The folder of unfinished uploads; parts that nobody resumed in a day are dropped at start.
+
+    Args:
+        folder: Made if it is absent.
+        max_bytes: Of all parts together, as announced by those that are open now and kept by the others.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+        self._open: dict[Path, int] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.part"):
+                if time.time() - path.stat().st_mtime > KEEP_S:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unready(f"the folder for uploads can not be used: {error.strerror}", reason="DISK") from error
+
+    def open(self, request_id: str, sha256: str, size_bytes: int) -> Upload:
+        """Returns the upload, new or resumed; `close` gives it back.
+
+        Raises:
+            InvalidInput: The hash is no SHA-256, or another stream sends the same upload now.
+            Overloaded: Too many bytes are under way.
+        """
+        path = self._path(request_id, sha256, size_bytes)
+        if path in self._open:
+            raise InvalidInput("another stream is sending this upload now", reason="UPLOAD_IN_USE", field="request_id")
+        if self._held_bytes() + size_bytes > self._max_bytes:
+            raise Overloaded("too many bytes of unfinished uploads are here; try again later", reason="UPLOADS_FULL")
+        self._open[path] = size_bytes
+        return Upload(path, size_bytes, sha256)
+
+    def close(self, upload: Upload) -> None:
+        """Lets go of the upload; what was received stays for a day unless it was dropped."""
+        self._open.pop(upload.path, None)
+
+    def find(self, request_id: str, sha256: str) -> tuple[int, int]:
+        """Returns (received, announced) bytes of an upload; (0, 0) for one that is not known."""
+        for path in self._folder.glob(f"{_name(request_id, sha256)}-*.part"):
+            return path.stat().st_size, int(path.stem.rsplit("-", 1)[1])
+        return 0, 0
+
+    def _path(self, request_id: str, sha256: str, size_bytes: int) -> Path:
+        return self._folder / f"{_name(request_id, sha256)}-{size_bytes}.part"
+
+    def _held_bytes(self) -> int:
+        kept = sum(path.stat().st_size for path in self._folder.glob("*.part") if path not in self._open)
+        return kept + sum(self._open.values())
+
+
+def _name(request_id: str, sha256: str) -> str:
+    if not _SHA256.fullmatch(sha256):
+        raise InvalidInput("a file in chunks needs its sha256, 64 hexadecimal digits in lower case", field="sha256")
+    return hashlib.sha256(f"{request_id}\n{sha256}".encode()).hexdigest()[:40]
+
+
+def folder_size_bytes(folder: Path) -> int:
+    """Returns what the files below a folder take, those that vanish meanwhile left out."""
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(base, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total

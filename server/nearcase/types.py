@@ -1,0 +1,187 @@
+"""The nouns of the flow: bytes -> Image -> Embedding -> Hit -> Case -> Decision.
+
+Frozen dataclasses; units are in the field names. numpy is named for type checkers only, so that the client
+imports this module without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Embedding = NDArray[np.float32]
+    """(D,) unit length."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFacts:
+    """What a file says of its patient, study and acquisition; an empty string or None is "not stated".
+
+    Sources are DICOM attributes (PS3.6) of the same meaning, or the columns of a labels table.
+    """
+
+    patient_id: str = ""
+    patient_id_issuer: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    instance_uid: str = ""
+    sop_class_uid: str = ""
+    modality: str = ""
+    body_part: str = ""
+    laterality: str = ""  # L, R, B or U
+    view: str = ""  # PA, AP, LL, MLO ...
+    age_years: float | None = None
+    sex: str = ""  # M, F or O
+    manufacturer: str = ""
+    device_model: str = ""
+    study_date: str = ""  # YYYYMMDD
+    study_description: str = ""
+    series_description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One frame as a reader would see it, before any resizing.
+
+    pixels is uint8, (rows, columns) for grey and (rows, columns, 3) for RGB: modality transform, VOI window or LUT
+    and inversion of MONOCHROME1 have been applied, so higher is brighter.
+    """
+
+    pixels: NDArray[np.uint8]
+    facts: CaseFacts
+    content_sha256: str  # of the file's bytes, hexadecimal
+    media_type: str  # application/dicom, image/png or image/jpeg
+    transfer_syntax_uid: str = ""
+    frame_number: int = 1  # counts from 1
+    frame_count: int = 1
+    spacing_mm: tuple[float, float] | None = None  # (between rows, between columns)
+    rules: tuple[str, ...] = ()  # which pixel rules were applied, in order
+
+    @property
+    def is_color(self) -> bool:
+        """True for RGB."""
+        return self.pixels.ndim == 3
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prior image with what is known of it."""
+
+    case_id: str  # UUID
+    facts: CaseFacts
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""  # where the image came from, in words: a data set, a site
+    frame_number: int = 1
+    frame_count: int = 1
+    content_sha256: str = ""
+    added_at_s: float = 0.0  # seconds since 1970, UTC
+    thumbnail_jpeg: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A case and how like the query it is."""
+
+    case: Case
+    similarity: float  # cosine of the two embeddings, -1 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSummary:
+    """What every surface says of the encoder that made the embeddings."""
+
+    name: str
+    version: str
+    sha256: str
+    dimension: int
+    recipe: str
+    is_medical: bool
+    statement: str  # one sentence of intended use, shown to people
+    runtime: str = ""  # what runs it now, for example "onnxruntime CPU"
+
+
+class Call(Enum):
+    """What a decision says."""
+
+    POSITIVE = "positive"
+    POSSIBLE = "possible"
+    NEGATIVE = "negative"
+    ABSTAIN = "abstain"
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The share of the evidence that has one value of a label."""
+
+    value: str
+    share: float  # 0 to 1; the shares of a decision add up to 1
+    count: int  # cases with this value among the evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One prior case that a decision rests on."""
+
+    hit: Hit
+    value: str  # the case's value of the finding's label
+    weight: float  # share of the decision's weight that this case carries, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the evidence says of one finding."""
+
+    finding: str
+    call: Call
+    votes: tuple[Vote, ...]  # most likely first
+    evidence: tuple[Evidence, ...]  # labelled cases only, most similar first
+    abstain_reason: str = ""  # UPPER_SNAKE_CASE; empty unless call is ABSTAIN
+    explanation: str = ""  # one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class QueryImage:
+    """What one image of a query turned out to be."""
+
+    facts: CaseFacts
+    frame_number: int = 1
+    frame_count: int = 1
+    rules: tuple[str, ...] = ()
+    thumbnail_jpeg: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimings:
+    """Wall time of each stage of one request."""
+
+    decode_ms: float = 0.0
+    queue_ms: float = 0.0
+    encode_ms: float = 0.0
+    search_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The evidence that one search found."""
+
+    hits: tuple[Hit, ...]  # most similar first
+    query_images: tuple[QueryImage, ...]  # in the order of the examples
+    encoder: EncoderSummary
+    candidate_count: int  # cases in scope: matching the filter and not excluded
+    timings: StageTimings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionResult:
+    """The decisions about one image."""
+
+    decisions: tuple[Decision, ...]
+    query_image: QueryImage
+    encoder: EncoderSummary

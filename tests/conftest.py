@@ -1,0 +1,41 @@
+"""What every test shares: how hypothesis searches, and where the real artefacts lie."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline and no "too slow": both measure how busy the machine is. In CI every run draws the same examples, so that
+# a failure there is a failure here.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def encoder_folder() -> Path:
+    """The committed default encoder."""
+    return Path(__file__).parents[1] / "models" / "zoo" / "efficientnet-lite0"
+
+
+@pytest.fixture(scope="session")
+def pydicom_data() -> Path:
+    """The folder with the real DICOM files of the pydicom-data package."""
+    return _package_folder("data_store") / "data"
+
+
+@pytest.fixture(scope="session")
+def pydicom_files() -> Path:
+    """The folder with the small real DICOM files that come with pydicom itself."""
+    return _package_folder("pydicom") / "data" / "test_files"
+
+
+def _package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"the package that holds {name} is not installed: pip install nearcase[demo]")
+    return Path(spec.submodule_search_locations[0])

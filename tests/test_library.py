@@ -1,0 +1,106 @@
+"""The library over the exact index: outcomes, one commit for many, and failures that leave nothing half done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nearcase.clock import SystemClock
+from nearcase.errors import NotFound, Unready
+from nearcase.index.base import Point
+from nearcase.index.exact import ExactIndex
+from nearcase.index.filters import Equals
+from nearcase.retrieve.cases import case_id_of
+from nearcase.retrieve.library import AddOutcome, Library
+from nearcase.types import Case, CaseFacts
+
+
+class CountingIndex(ExactIndex):
+    """Counts commits, and refuses them while `is_broken`."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self.commits = 0
+        self.is_broken = False
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        await asyncio.sleep(0.01)
+        if self.is_broken:
+            raise Unready("the disk is full")
+        self.commits += 1
+        await super().upsert(points)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Library, CountingIndex]]:
+    index = CountingIndex(4)
+    library = Library(index, SystemClock())
+    library.start()
+    try:
+        yield library, index
+    finally:
+        await library.close()
+
+
+def case(number: int, **labels: str) -> Case:
+    facts = CaseFacts(patient_id=f"P{number % 3}", instance_uid=f"1.{number}", modality="CT", study_date="20200101")
+    return Case(case_id_of(facts, "", 1), facts, labels, content_sha256=f"{number:064}")
+
+
+def vector(number: int) -> np.ndarray:
+    values = np.random.default_rng(number).normal(size=4).astype(np.float32)
+    return values / np.linalg.norm(values)
+
+
+async def test_outcomes_are_true_even_side_by_side() -> None:
+    async with opened() as (library, _):
+        first = await asyncio.gather(*(library.add(case(number), vector(number)) for number in range(9)))
+        assert set(first) == {AddOutcome.ADDED}
+        assert await library.add(case(0), vector(0)) is AddOutcome.UNCHANGED
+        assert await library.add(case(0, mass="1"), vector(0)) is AddOutcome.REPLACED
+        counted = await library.statistics()
+        assert (counted.case_count, counted.patient_count) == (9, 3)
+        assert counted.field_counts["label.mass"] == {"1": 1}
+
+
+async def test_what_waits_is_committed_together() -> None:
+    async with opened() as (library, index):
+        await asyncio.gather(*(library.add(case(number), vector(number)) for number in range(100)))
+        assert index.commits < 10
+        assert await index.count() == 100
+
+
+async def test_a_refused_commit_is_told_to_each_and_the_next_works() -> None:
+    async with opened() as (library, index):
+        index.is_broken = True
+        told = await asyncio.gather(
+            *(library.add(case(number), vector(number)) for number in range(5)), return_exceptions=True
+        )
+        assert all(isinstance(error, Unready) for error in told)
+        assert await index.count() == 0
+        index.is_broken = False
+        assert await library.add(case(1), vector(1)) is AddOutcome.ADDED
+
+
+async def test_unchanged_keeps_the_time_of_adding() -> None:
+    async with opened() as (library, _):
+        await library.add(case(1), vector(1))
+        before, _ = await library.get(case(1).case_id)
+        await library.add(replace(case(1), added_at_s=5.0), vector(1))
+        after, _ = await library.get(Equals("instance_uid", "1.1"))
+        assert before == after
+
+
+async def test_erasing_a_patient_leaves_the_others() -> None:
+    async with opened() as (library, _):
+        await asyncio.gather(*(library.add(case(number), vector(number)) for number in range(9)))
+        assert await library.erase_patient("P1", "") == 3
+        assert await library.erase_patient("P1", "") == 0
+        assert (await library.statistics()).case_count == 6
+        with pytest.raises(NotFound):
+            await library.get(case(1).case_id)
