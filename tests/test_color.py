@@ -11,7 +11,16 @@ from dicom_files import dicom_file
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 
 from nearcase.errors import InvalidInput
 from nearcase.intake.dicom import read_dicom
@@ -126,3 +135,22 @@ def test_jpeg_2000_undoes_its_own_colour_transform(claimed: str) -> None:
     frame = imagecodecs.jpeg2k_encode(picture(), level=0, codecformat="j2k", reversible=True, mct=True)
     data = dicom_file(picture(), syntax=JPEG2000, compressed=[bytes(frame)], PhotometricInterpretation=claimed)
     np.testing.assert_array_equal(read_dicom(data).pixels, picture())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless, JPEGLSLossless, JPEGLosslessSV1])
+def test_lossless_colour_of_8_and_16_bits(syntax: Any, dtype: type) -> None:
+    rgb: NDArray[Any] = np.random.default_rng(9).integers(0, np.iinfo(dtype).max + 1, (9, 14, 3)).astype(dtype)
+    encoders: dict[Any, Any] = {
+        JPEG2000Lossless: lambda: imagecodecs.jpeg2k_encode(
+            rgb, level=0, codecformat="j2k", reversible=True, mct=False
+        ),
+        HTJ2KLossless: lambda: imagecodecs.htj2k_encode(rgb, reversible=True),
+        JPEGLSLossless: lambda: imagecodecs.jpegls_encode(rgb),
+        JPEGLosslessSV1: lambda: imagecodecs.jpeg8_encode(
+            rgb, lossless=True, predictor=1, bitspersample=8 * rgb.itemsize, colorspace="RGB", outcolorspace="RGB"
+        ),
+    }
+    data = dicom_file(rgb, syntax=syntax, compressed=[bytes(encoders[syntax]())])
+    expected = np.rint(rgb / np.iinfo(dtype).max * 255.0)
+    np.testing.assert_array_equal(read_dicom(data).pixels, expected)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
+    MPEG4HP41,
     UID,
     HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    RLELossless,
 )
 
 from nearcase.errors import InvalidInput, NearcaseError, Unsupported
@@ -192,3 +197,44 @@ def test_lossless_codings_give_back_the_stored_values(syntax: UID, dtype: str, b
         stored = dicom._stored(parsed, read_header(parsed.dataset), number)
         np.testing.assert_array_equal(stored.values, expected)
         assert stored.values.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("syntax", [*ENCODERS, JPEGBaseline8Bit], ids=lambda syntax: syntax.name)
+def test_compressed_frames_that_end_early_are_refused_and_never_filled_up(syntax: UID) -> None:
+    pixels = made("u1", 8)
+    encode = ENCODERS.get(syntax, lambda pixels, bits: imagecodecs.jpeg8_encode(pixels))
+    frame = bytes(encode(pixels, 8))
+    for end in range(40, len(frame) - 2, 11):
+        with pytest.raises(InvalidInput):
+            read_dicom(dicom_file(pixels, syntax=syntax, compressed=[frame[:end]]))
+
+
+@pytest.mark.parametrize(("dtype", "samples"), [("u1", 1), ("u2", 1), ("i2", 1), ("u1", 3), ("u2", 3)])
+def test_rle_gives_back_the_stored_values(dtype: str, samples: int) -> None:
+    pixels = made(dtype, 8 * np.dtype(dtype).itemsize, color=samples == 3)
+    dataset = pydicom.dcmread(BytesIO(dicom_file(pixels)))
+    dataset.compress(RLELossless, encoding_plugin="pydicom")
+    out = BytesIO()
+    dataset.save_as(out)
+    parsed = parse(out.getvalue())
+    stored = dicom._stored(parsed, read_header(parsed.dataset), 1)
+    np.testing.assert_array_equal(stored.values, pixels)
+
+
+def test_the_whole_file_is_what_the_hash_names() -> None:
+    data = dicom_file()
+    image = read_dicom(data)
+    assert image.content_sha256 == hashlib.sha256(data).hexdigest()
+    assert image.transfer_syntax_uid == "1.2.840.10008.1.2.1"
+    assert image.media_type == "application/dicom"
+
+
+def test_video_is_refused_by_its_name() -> None:
+    with pytest.raises(Unsupported, match="MPEG-4"):
+        read_dicom(dicom_file(syntax=MPEG4HP41, compressed=[b"0000"]))
+
+
+def test_floating_point_images_are_refused_as_such() -> None:
+    data = dicom_file(PixelData=None, FloatPixelData=np.zeros(16, "<f4").tobytes())
+    with pytest.raises(Unsupported, match="floating point"):
+        read_dicom(data)

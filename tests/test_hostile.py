@@ -43,6 +43,7 @@ def read_or_refuse(sandbox: Sandbox, data: bytes) -> str:
 
 
 READ_ALL_THE_SAME = {
+    "HTJ2K of noise inside",
     "TIFF in the preamble",
     "implicit syntax, explicit bytes",
     "patient name with NUL and line feeds",
@@ -50,9 +51,9 @@ READ_ALL_THE_SAME = {
     "unknown character set",
     "window of NaN",
     "200000 private elements",
-    "functional groups for 300000 frames",
+    "functional groups for 100000 frames",
 }
-"""Odd, but the pixels are there and sound; a long list of elements may also end at the time limit."""
+"""Odd, but the pixels are there; a long list may also end at the time limit. HTJ2K has no check of its coded data."""
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -45,7 +45,8 @@ def decode_native(data: bytes, skip_bits: int, header: PixelHeader, byte_order: 
     if header.photometric == "YBR_FULL_422":
         _require_8_bits(header)
         return Stored(ybr_full_from_422(data, header.rows, header.columns), "YBR_FULL", 8)
-    flat = np.frombuffer(data, f"{byte_order}u{header.bits_allocated // 8}").astype(f"=u{header.bits_allocated // 8}")
+    kind = np.dtype(f"{byte_order}u{header.bits_allocated // 8}")
+    flat = np.frombuffer(data, kind).astype(kind.newbyteorder("="), copy=False)
     return Stored(_used_bits(_shaped(flat, header, header.is_planar), header), header.photometric, header.bits_stored)
 
 
@@ -147,7 +148,9 @@ def _used_bits(values: NDArray[Any], header: PixelHeader) -> NDArray[Any]:
         values = values.view(f"i{values.dtype.itemsize}")
     if above == below == 0:
         return values
-    return (values << above) >> below
+    kept = values << above
+    kept >>= below
+    return kept
 
 
 def _signed_as_stated(values: NDArray[Any], precision: int, header: PixelHeader) -> NDArray[Any]:

@@ -27,11 +27,12 @@ _BOOT = (
     "from nearcase.intake.child import main; main(int(sys.argv[1]))"
 )
 # Secrets of the server's environment stay with the server. One thread each: the pool is the parallelism.
-# Large blocks go straight back to the kernel, so that an idle child is small whatever it decoded before.
+# A film's buffers are reused within a child (24 ms against 34 ms a film); an idle child keeps at most 32 MiB of them.
 _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }

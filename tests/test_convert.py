@@ -1,0 +1,51 @@
+"""proto <-> types: there and back is the same."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cases import cases
+
+from nearcase import convert
+from nearcase.decide.vote import decide
+from nearcase.errors import InvalidInput
+from nearcase.types import Case, EncoderSummary, Hit, QueryImage, SearchResult, StageTimings
+from nearcase.v1 import types_pb2
+
+EVERY = frozenset(types_pb2.Case.DESCRIPTOR.fields_by_name)
+ENCODER = EncoderSummary("lite0", "1", "ab", 1280, "stretch-1-224", False, "Not medical.", "CPU")
+similarities = st.floats(-1, 1)
+
+
+@given(st.lists(st.tuples(cases, similarities), max_size=4), st.booleans())
+def test_a_result_survives_the_wire(pairs: list[tuple[Case, float]], timed: bool) -> None:
+    result = SearchResult(
+        hits=tuple(Hit(whole(case), similarity) for case, similarity in pairs),
+        query_images=(QueryImage(pairs[0][0].facts, 2, 3, ("a", "b"), b"x"),) if pairs else (),
+        encoder=ENCODER,
+        candidate_count=7,
+        timings=StageTimings(1.0, 0.0, 3.0, 4.0, 9.0) if timed else None,
+    )
+    assert convert.result_from_proto(convert.result_to_proto(result, EVERY)) == result
+
+
+@given(st.lists(st.tuples(cases, similarities), max_size=4))
+def test_a_decision_survives_the_wire(pairs: list[tuple[Case, float]]) -> None:
+    hits = [Hit(whole(case), similarity) for case, similarity in pairs]
+    for name in {name for hit in hits for name in hit.case.labels} | {"nothing"}:
+        decision = decide(name, hits)
+        assert convert.decision_from_proto(convert.decision_to_proto(decision, EVERY)) == decision
+
+
+def whole(case: Case) -> Case:
+    """A case as a clock with microseconds would have made it: finer times do not travel."""
+    return convert.case_from_proto(convert.case_to_proto(case, EVERY))
+
+
+def test_a_mask_names_fields_of_a_case() -> None:
+    assert convert.check_case_mask(FieldMask()) == EVERY - {"thumbnail_jpeg"}
+    assert convert.check_case_mask(FieldMask(paths=["facts.modality", "labels"])) == {"facts", "labels"}
+    with pytest.raises(InvalidInput, match="colour"):
+        convert.check_case_mask(FieldMask(paths=["colour"]))
