@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from nearcase.errors import InvalidInput, Overloaded
 from nearcase.v1.types_pb2 import FileChunk
 
 
-async def assemble(chunks: AsyncIterator[FileChunk], size_bytes: int, max_bytes: int) -> bytes:
-    """Returns the whole file; memory grows with what really came, not with what was announced.
+async def receive(requests: AsyncIterator[Any], check: Callable[[Any], object], max_bytes: int) -> tuple[Any, bytes]:
+    """Returns the start message and the whole file of a stream of `start`, then `chunk` messages.
+
+    Args:
+        requests: Messages with a oneof `part` of start and chunk; the start has options and the file's size.
+        check: Refuses wrong options before the file is read.
+        max_bytes: Largest file. Memory grows with what really came, not with what was announced.
 
     Raises:
-        InvalidInput: A chunk is out of place, or the file has another size than announced.
+        InvalidInput: A message is out of place, or the file has another size than announced.
         Overloaded: The announced size is above the limit.
     """
-    check_size(size_bytes, max_bytes)
-    data = bytearray()
-    async for chunk in chunks:
-        append(data, chunk, size_bytes)
-    if len(data) != size_bytes:
-        raise InvalidInput(f"expected {size_bytes} bytes as announced, got {len(data)}", field="size_bytes")
-    return bytes(data)
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("part") != "start":
+        raise InvalidInput("expected start as the first message of the stream", field="start")
+    start, data = first.start, bytearray()
+    check(start.options)
+    check_size(start.size_bytes, max_bytes)
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise InvalidInput("expected only chunks after start", field="part")
+        append(data, request.chunk, start.size_bytes)
+    if len(data) != start.size_bytes:
+        raise InvalidInput(f"expected {start.size_bytes} bytes as announced, got {len(data)}", field="size_bytes")
+    return start, bytes(data)
 
 
 def append(data: bytearray, chunk: FileChunk, size_bytes: int) -> None:

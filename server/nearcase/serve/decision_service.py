@@ -10,12 +10,11 @@ from nearcase.errors import InvalidInput, NotFound, Unsupported
 from nearcase.index.filter_text import parse
 from nearcase.retrieve.library import all_of, has_label
 from nearcase.retrieve.search import Query, Scope, search
-from nearcase.serve.chunks import assemble
+from nearcase.serve.chunks import receive
 from nearcase.serve.context import Context
 from nearcase.serve.engine import Engine
 from nearcase.types import Decision
 from nearcase.v1 import decision_pb2, decision_pb2_grpc
-from nearcase.v1.types_pb2 import FileChunk
 
 MAX_EVIDENCE = 1000
 DEFAULT_EVIDENCE = 10  # K of the published routine's code
@@ -51,14 +50,10 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         self, request_iterator: AsyncIterator[decision_pb2.DecideStreamRequest], context: Context
     ) -> decision_pb2.DecideStreamResponse:
         """Decide for one file in chunks."""
-        first = await anext(request_iterator, None)
-        if first is None or first.WhichOneof("part") != "start":
-            raise InvalidInput("expected start as the first message of the stream", field="start")
-        _check(first.start.options)
-        data = await assemble(_chunks(request_iterator), first.start.size_bytes, self._engine.settings.max_image_bytes)
-        request = decision_pb2.DecideRequest(image=data, options=first.start.options)
-        if first.start.HasField("frame_number"):
-            request.frame_number = first.start.frame_number
+        start, data = await receive(request_iterator, _check, self._engine.settings.max_image_bytes)
+        request = decision_pb2.DecideRequest(image=data, options=start.options)
+        if start.HasField("frame_number"):
+            request.frame_number = start.frame_number
         return decision_pb2.DecideStreamResponse(response=await self._decide(request, context))
 
     async def GetRoc(self, request: decision_pb2.GetRocRequest, context: Context) -> decision_pb2.GetRocResponse:
@@ -105,10 +100,3 @@ def _check(options: decision_pb2.DecideOptions) -> None:
             raise Unsupported(message, reason="UNIMPLEMENTED", field=name)
     if not 0 <= options.k <= MAX_EVIDENCE:
         raise InvalidInput(f"expected k from 1 to {MAX_EVIDENCE}, got {options.k}", field="k")
-
-
-async def _chunks(requests: AsyncIterator[decision_pb2.DecideStreamRequest]) -> AsyncIterator[FileChunk]:
-    async for request in requests:
-        if request.WhichOneof("part") != "chunk":
-            raise InvalidInput("expected only chunks after start", field="part")
-        yield request.chunk

@@ -10,15 +10,20 @@ from nearcase.convert import check_case_mask, result_to_proto
 from nearcase.errors import InvalidInput, Unsupported
 from nearcase.index.filter_text import parse
 from nearcase.retrieve.search import Scope, SelfExclusion, search
-from nearcase.serve.chunks import assemble
+from nearcase.serve.chunks import receive
 from nearcase.serve.context import Context
 from nearcase.serve.engine import Engine, Example
 from nearcase.types import SearchResult, StageTimings
 from nearcase.v1 import search_pb2, search_pb2_grpc
-from nearcase.v1.types_pb2 import FileChunk
 
 MAX_HITS = 1000
 MAX_EXAMPLES = 64
+_EXCLUSIONS: dict[int, SelfExclusion] = {
+    search_pb2.SELF_EXCLUSION_UNSPECIFIED: SelfExclusion.PATIENT,
+    search_pb2.SELF_EXCLUSION_PATIENT: SelfExclusion.PATIENT,
+    search_pb2.SELF_EXCLUSION_STUDY: SelfExclusion.STUDY,
+    search_pb2.SELF_EXCLUSION_NONE: SelfExclusion.NONE,
+}
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):
@@ -35,15 +40,11 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         self, request_iterator: AsyncIterator[search_pb2.SearchStreamRequest], context: Context
     ) -> search_pb2.SearchStreamResponse:
         """Search for one file in chunks."""
-        first = await anext(request_iterator, None)
-        if first is None or first.WhichOneof("part") != "start":
-            raise InvalidInput("expected start as the first message of the stream", field="start")
-        to_scope(first.start.options)  # a wrong option is refused before the file is read
-        data = await assemble(_chunks(request_iterator), first.start.size_bytes, self._engine.settings.max_image_bytes)
+        start, data = await receive(request_iterator, to_scope, self._engine.settings.max_image_bytes)
         example = search_pb2.Example(image=data)
-        if first.start.HasField("frame_number"):
-            example.frame_number = first.start.frame_number
-        request = search_pb2.SearchRequest(examples=[example], options=first.start.options)
+        if start.HasField("frame_number"):
+            example.frame_number = start.frame_number
+        request = search_pb2.SearchRequest(examples=[example], options=start.options)
         return search_pb2.SearchStreamResponse(response=await self._search(request, context))
 
     async def _search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
@@ -80,15 +81,14 @@ def to_scope(options: search_pb2.SearchOptions) -> Scope:
     least = options.min_similarity if options.HasField("min_similarity") else None
     if least is not None and not -1 <= least <= 1:
         raise InvalidInput(f"expected min_similarity from -1 to 1, got {least}", field="min_similarity")
-    exclusion = search_pb2.SelfExclusion.Name(options.self_exclusion) if options.self_exclusion in range(4) else "?"
-    kinds = {f"SELF_EXCLUSION_{kind.name}": kind for kind in SelfExclusion}
-    if exclusion not in kinds and options.self_exclusion != search_pb2.SELF_EXCLUSION_UNSPECIFIED:
+    exclusion = _EXCLUSIONS.get(options.self_exclusion)
+    if exclusion is None:
         raise InvalidInput(f"unknown self_exclusion {options.self_exclusion}", field="self_exclusion")
     return Scope(
         k=options.k or 10,
         where=parse(options.filter) if options.filter.strip() else None,
         min_similarity=least,
-        self_exclusion=kinds.get(exclusion, SelfExclusion.PATIENT),
+        self_exclusion=exclusion,
         with_thumbnails="thumbnail_jpeg" in check_case_mask(options.case_mask),
     )
 
@@ -111,13 +111,6 @@ def _weight(example: search_pb2.Example) -> float:
     if not math.isfinite(weight) or not 0 < abs(weight) <= 1000:
         raise InvalidInput(f"expected a weight up to 1000 that is not 0, got {weight}", field="weight")
     return weight
-
-
-async def _chunks(requests: AsyncIterator[search_pb2.SearchStreamRequest]) -> AsyncIterator[FileChunk]:
-    async for request in requests:
-        if request.WhichOneof("part") != "chunk":
-            raise InvalidInput("expected only chunks after start", field="part")
-        yield request.chunk
 
 
 def _timings(examples: list[Example], search_s: float, total_s: float) -> StageTimings:
