@@ -178,11 +178,12 @@ def test_tables_take_the_nearest_end_for_values_outside(syntax: UID) -> None:
     assert image.rules[0].startswith("modality LUT of 3 entries from -1")
 
 
-def test_tables_of_8_bit_entries() -> None:
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian], ids=lambda syntax: syntax.name)
+def test_tables_of_8_bit_entries(syntax: UID) -> None:
     item = lut(0, [0, 1, 2, 3], 8)
-    item.LUTData = bytes([0, 85, 170, 255])
+    item.LUTData = bytes([0, 85, 170, 255]) if syntax == ExplicitVRLittleEndian else bytes([85, 0, 255, 170])
     stored = np.array([[0, 1, 2, 3]], np.uint8)
-    image = read_dicom(dicom_file(stored, VOILUTSequence=Sequence([item])))
+    image = read_dicom(dicom_file(stored, syntax=syntax, VOILUTSequence=Sequence([item])))
     np.testing.assert_array_equal(image.pixels[0], [0, 85, 170, 255])
 
 

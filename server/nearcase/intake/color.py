@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from nearcase.errors import InvalidInput
+from nearcase.intake.frames import swapped_words
 
 # The matrix of PS3.3 C.7.6.3.1.2 for YBR_FULL, inverted, with 0.5 of the range taken off both chroma samples.
 _FROM_CHROMA = np.array(((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0)), dtype=np.float32)
@@ -38,8 +39,13 @@ def ybr_full_from_422(data: bytes, rows: int, columns: int) -> NDArray[np.uint8]
     return full
 
 
-def rgb_from_palette(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.uint8]:
+def rgb_from_palette(stored: NDArray[np.integer], dataset: Dataset, byte_order: str) -> NDArray[np.uint8]:
     """Returns RGB of (rows, columns) palette indices, plain or segmented palettes of 8 or 16 bits (PS3.3 C.7.9).
+
+    Args:
+        stored: The indices.
+        dataset: Holds the palette.
+        byte_order: "<" or ">", in which the dataset was written.
 
     Raises:
         InvalidInput: The palette is missing or malformed.
@@ -47,7 +53,8 @@ def rgb_from_palette(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[n
     index = stored.view(f"u{stored.dtype.itemsize}")
     domain = np.arange(1 << 8 * stored.dtype.itemsize, dtype=index.dtype).view(stored.dtype)
     try:
-        table = apply_color_lut(domain, dataset)[:, :3]  # the palette of each index there can be
+        ordered = _plain_palette_in_order(dataset) if byte_order == ">" else dataset
+        table = apply_color_lut(domain, ordered)[:, :3]  # the palette of each index there can be
     except (MemoryError, RecursionError):
         raise
     except Exception:
@@ -58,3 +65,15 @@ def rgb_from_palette(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[n
         ) from None
     rgb: NDArray[np.uint8] = rgb_from_samples(np.ascontiguousarray(table), 8 * table.dtype.itemsize)[index]
     return rgb
+
+
+def _plain_palette_in_order(dataset: Dataset) -> Dataset:
+    """pydicom knows the byte order of segmented palettes only, and reads plain ones as little endian."""
+    ordered = Dataset()
+    for name in (f"{color}PaletteColorLookupTable" for color in ("Red", "Green", "Blue")):
+        data: object = dataset.get(f"{name}Data")
+        if not isinstance(data, bytes):
+            return dataset
+        setattr(ordered, f"{name}Descriptor", dataset[f"{name}Descriptor"].value)
+        setattr(ordered, f"{name}Data", swapped_words(data))
+    return ordered

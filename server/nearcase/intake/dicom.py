@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from nearcase.errors import InvalidInput, NearcaseError, Unsupported
 from nearcase.intake.color import rgb_from_palette, rgb_from_samples, rgb_from_ybr_full
 from nearcase.intake.facts import read_facts, read_spacing_mm
-from nearcase.intake.frames import choose_frame, encapsulated_frame, native_frame
+from nearcase.intake.frames import choose_frame, encapsulated_frame, native_frame, swapped_words
 from nearcase.intake.grey import apply_grey_rules, read_grey_rules
 from nearcase.intake.header import GREY, PixelHeader, read_header
 from nearcase.intake.parse import Parsed, parse
@@ -98,7 +98,7 @@ def _stored(parsed: Parsed, header: PixelHeader, frame: int) -> Stored:
         raise InvalidInput("expected pixel data, found none", reason="NO_PIXELS", field="PixelData")
     if not syntax.is_compressed or syntax.is_deflated:
         if parsed.byte_order == ">" and header.bits_allocated == 8 and parsed.dataset["PixelData"].VR == "OW":
-            data = _swapped(data)
+            data = swapped_words(data)
         return decode_native(*native_frame(data, header, frame), header, parsed.byte_order)
     if str(syntax) not in _ENCAPSULATED:
         raise Unsupported(f"images coded in {syntax.name} can not be decoded", reason="TRANSFER_SYNTAX")
@@ -116,11 +116,6 @@ def _require_whole_pixels(parsed: Parsed) -> None:
             )
 
 
-def _swapped(data: bytes) -> bytes:
-    """Bytes in their order: OW of 8-bit samples in big endian comes as swapped pairs (PS3.5 annex D)."""
-    return np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
-
-
 def _rendered(
     parsed: Parsed, header: PixelHeader, stored: Stored, frame: int, window: Window | None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -129,7 +124,7 @@ def _rendered(
         rules = read_grey_rules(parsed.dataset, header, frame, window, is_little_endian=is_little_endian)
         return apply_grey_rules(stored.values, rules)
     if stored.photometric == "PALETTE COLOR":
-        return rgb_from_palette(stored.values, parsed.dataset), ("palette applied",)
+        return rgb_from_palette(stored.values, parsed.dataset, parsed.byte_order), ("palette applied",)
     rgb = rgb_from_samples(stored.values, stored.bits)
     scaled = (f"{stored.bits} bits scaled to 8",) if stored.bits != 8 else ()
     if stored.photometric == "RGB":

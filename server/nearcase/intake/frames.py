@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 
@@ -65,3 +66,8 @@ def encapsulated_frame(data: bytes, dataset: Dataset, header: PixelHeader, frame
             field="PixelData",
         )
     return frame
+
+
+def swapped_words(data: bytes) -> bytes:
+    """Returns big-endian OW data as bytes in their order: each 16-bit word was written swapped (PS3.5 annex D)."""
+    return np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from nearcase.errors import InvalidInput
+from nearcase.intake.frames import swapped_words
 
 _MAX_ENTRIES = 1 << 16
 
@@ -71,8 +72,10 @@ def _descriptor(item: Dataset, is_signed: bool) -> tuple[int, int, int]:
 def _entries(item: Dataset, count: int, is_little_endian: bool) -> NDArray[np.uint16]:
     data: object = item.get("LUTData")
     if isinstance(data, bytes):
-        kind = "u1" if len(data) in (count, count + 1) and count > 1 else "<u2" if is_little_endian else ">u2"
-        return np.frombuffer(data[: len(data) // np.dtype(kind).itemsize * np.dtype(kind).itemsize], kind).astype("u2")
+        data = data if is_little_endian else swapped_words(data)
+        if count > 1 and len(data) in (count, count + 1):
+            return np.frombuffer(data, "u1").astype(np.uint16)
+        return np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(np.uint16)
     values = data if isinstance(data, list) or hasattr(data, "__iter__") else [data]
     try:
         return np.array([int(value) % (1 << 16) for value in values], dtype=np.uint16)
