@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,3 +181,33 @@ def test_help_teaches(tmp_path: Path) -> None:
     assert "not medical" in " ".join(first.stdout.split())
     for command in ("serve", "add", "search", "inspect", "render", "embed", "library", "check", "demo"):
         assert run(command, "--help").returncode == 0
+
+
+def test_names_outside_utf8_are_taken_and_shown(server: str, tmp_path: Path) -> None:
+    folder = tmp_path / "names"
+    folder.mkdir()
+    (folder / os.fsdecode(b"a\xff.png")).write_bytes(picture(77))
+    (folder / os.fsdecode(b"b\xff.png")).write_bytes(b"no image")
+    added = run("add", folder, server=server)
+    assert (added.returncode, added.stdout) == (2, "1 added, 1 refused\n"), added.stderr
+    assert "refused" in added.stderr
+    page = tmp_path / "page.html"
+    query = folder / os.fsdecode(b"a\xff.png")
+    assert run("search", query, "--report", page, server=server).returncode == 0
+    assert run("search", query, "--filter", os.fsdecode(b"source = \xff"), server=server).returncode == 2
+    erased = json.loads(run("library", "list", "--json", server=server).stdout)
+    newest = max(erased, key=lambda case: case["added_at_s"])
+    assert run("library", "erase", "--case", newest["case_id"], "--yes", server=server).stdout == "1 cases erased\n"
+
+
+def test_erasing_what_is_no_case_id_is_refused(server: str) -> None:
+    assert run("library", "erase", "--case", "x", "--yes", server=server).returncode == 2
+
+
+def test_a_fault_of_the_server_is_no_bad_input(files: Path, tmp_path: Path) -> None:
+    with serving(tmp_path) as running:
+        (tmp_path / "uploads").rmdir()
+        (tmp_path / "uploads").write_text("in the way")
+        large = tmp_path / "large.png"
+        large.write_bytes(picture(1) + bytes(5 << 20))
+        assert run("add", large, server=running.address).returncode == 1

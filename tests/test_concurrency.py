@@ -85,8 +85,9 @@ def kill_index(app: App) -> None:
 async def nothing_left(app: App) -> None:
     """Waits until all places and queues are empty; work that was left behind would keep them full."""
     for _ in range(200):
-        busy = (app.interceptor.in_progress, app.engine.batcher.waiting, app.engine.batcher.running)
-        if busy == (0, 0, 0):
+        places = (app.interceptor.requests.taken, app.interceptor.streams.taken)
+        busy = (*places, app.engine.batcher.waiting, app.engine.batcher.running)
+        if busy == (0, 0, 0, 0):
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"left behind: {busy}")

@@ -46,6 +46,7 @@ def whole(case: Case) -> Case:
 
 def test_a_mask_names_fields_of_a_case() -> None:
     assert convert.check_case_mask(FieldMask()) == EVERY - {"thumbnail_jpeg"}
-    assert convert.check_case_mask(FieldMask(paths=["facts.modality", "labels"])) == {"facts", "labels"}
-    with pytest.raises(InvalidInput, match="colour"):
-        convert.check_case_mask(FieldMask(paths=["colour"]))
+    assert convert.check_case_mask(FieldMask(paths=["facts", "labels"])) == {"facts", "labels"}
+    for wrong in ("colour", "facts.modality", ""):
+        with pytest.raises(InvalidInput, match="case_mask"):
+            convert.check_case_mask(FieldMask(paths=[wrong]))

@@ -78,7 +78,9 @@ async def test_killing_the_process_loses_nothing_acknowledged_and_halves_nothing
                 await index.delete(Equals("source", str(number)))
                 gone.add(str(number))
 
-    for _ in range(8):
+    for round_number in range(100):
+        if round_number >= 8 and len(kept) > 10:
+            break  # on a busy disk a round may end before a single batch is acknowledged
         delay_s = float(rng.uniform(0.005, 0.25))
         asyncio.get_running_loop().call_later(delay_s, os.kill, process_of(index), signal.SIGKILL)
         with pytest.raises(Unready) as refused:

@@ -115,7 +115,7 @@ def test_dicom_is_known_by_its_bytes_with_and_without_preamble() -> None:
     "data", [b"", b"x", b"GIF89a" + bytes(100), b"%PDF-1.7", b"BM" + bytes(60), bytes(500)], ids=repr
 )
 def test_anything_else_is_refused_in_words(data: bytes) -> None:
-    with pytest.raises(InvalidInput, match="expected a DICOM, PNG or JPEG file") as caught:
+    with pytest.raises(InvalidInput, match="expected a DICOM, NIfTI, PNG or JPEG file") as caught:
         read_image(data)
     assert caught.value.reason == "UNKNOWN_FORMAT"
 

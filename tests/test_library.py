@@ -15,8 +15,9 @@ from nearcase.errors import NotFound, Unready
 from nearcase.index.base import Point
 from nearcase.index.exact import ExactIndex
 from nearcase.index.filters import Equals
-from nearcase.retrieve.cases import case_id_of
-from nearcase.retrieve.library import AddOutcome, Library
+from nearcase.retrieve.annotations import Annotations
+from nearcase.retrieve.cases import case_id_of, patient_key
+from nearcase.retrieve.library import AddOutcome, CasePage, Library
 from nearcase.types import Case, CaseFacts
 
 
@@ -47,9 +48,12 @@ async def opened() -> AsyncIterator[tuple[Library, CountingIndex]]:
         await library.close()
 
 
-def case(number: int, **labels: str) -> Case:
+NOTHING = Annotations()
+
+
+def case(number: int) -> Case:
     facts = CaseFacts(patient_id=f"P{number % 3}", instance_uid=f"1.{number}", modality="CT", study_date="20200101")
-    return Case(case_id_of(facts, "", 1), facts, labels, content_sha256=f"{number:064}")
+    return Case(case_id_of(facts, "", 1), facts, content_sha256=f"{number:064}")
 
 
 def vector(number: int) -> np.ndarray:
@@ -59,10 +63,10 @@ def vector(number: int) -> np.ndarray:
 
 async def test_outcomes_are_true_even_side_by_side() -> None:
     async with opened() as (library, _):
-        first = await asyncio.gather(*(library.add(case(number), vector(number)) for number in range(9)))
+        first = await asyncio.gather(*(library.add(case(number), NOTHING, vector(number)) for number in range(9)))
         assert set(first) == {AddOutcome.ADDED}
-        assert await library.add(case(0), vector(0)) is AddOutcome.UNCHANGED
-        assert await library.add(case(0, mass="1"), vector(0)) is AddOutcome.REPLACED
+        assert await library.add(case(0), NOTHING, vector(0)) is AddOutcome.UNCHANGED
+        assert await library.add(case(0), Annotations({"mass": "1"}), vector(0)) is AddOutcome.REPLACED
         counted = await library.statistics()
         assert (counted.case_count, counted.patient_count) == (9, 3)
         assert counted.field_counts["label.mass"] == {"1": 1}
@@ -70,7 +74,7 @@ async def test_outcomes_are_true_even_side_by_side() -> None:
 
 async def test_what_waits_is_committed_together() -> None:
     async with opened() as (library, index):
-        await asyncio.gather(*(library.add(case(number), vector(number)) for number in range(100)))
+        await asyncio.gather(*(library.add(case(number), NOTHING, vector(number)) for number in range(100)))
         assert index.commits < 10
         assert await index.count() == 100
 
@@ -79,28 +83,63 @@ async def test_a_refused_commit_is_told_to_each_and_the_next_works() -> None:
     async with opened() as (library, index):
         index.is_broken = True
         told = await asyncio.gather(
-            *(library.add(case(number), vector(number)) for number in range(5)), return_exceptions=True
+            *(library.add(case(number), NOTHING, vector(number)) for number in range(5)), return_exceptions=True
         )
         assert all(isinstance(error, Unready) for error in told)
         assert await index.count() == 0
         index.is_broken = False
-        assert await library.add(case(1), vector(1)) is AddOutcome.ADDED
+        assert await library.add(case(1), NOTHING, vector(1)) is AddOutcome.ADDED
 
 
 async def test_unchanged_keeps_the_time_of_adding() -> None:
     async with opened() as (library, _):
-        await library.add(case(1), vector(1))
+        await library.add(case(1), NOTHING, vector(1))
         before, _ = await library.get(case(1).case_id)
-        await library.add(replace(case(1), added_at_s=5.0), vector(1))
+        await library.add(replace(case(1), added_at_s=5.0), NOTHING, vector(1))
         after, _ = await library.get(Equals("instance_uid", "1.1"))
         assert before == after
 
 
 async def test_erasing_a_patient_leaves_the_others() -> None:
     async with opened() as (library, _):
-        await asyncio.gather(*(library.add(case(number), vector(number)) for number in range(9)))
-        assert await library.erase_patient("P1", "") == 3
-        assert await library.erase_patient("P1", "") == 0
+        await asyncio.gather(*(library.add(case(number), NOTHING, vector(number)) for number in range(9)))
+        assert await library.erase(Equals("patient_key", patient_key("P1", ""))) == 3
+        assert await library.erase(Equals("patient_key", patient_key("P1", ""))) == 0
         assert (await library.statistics()).case_count == 6
         with pytest.raises(NotFound):
             await library.get(case(1).case_id)
+
+
+async def test_all_of_a_large_patient_is_erased_at_once() -> None:
+    async with opened() as (library, _):
+        await asyncio.gather(*(library.add(case(number), NOTHING, vector(1)) for number in range(0, 3303, 3)))
+        await library.add(case(1), NOTHING, vector(1))
+        assert await library.erase(Equals("patient_key", patient_key("P0", ""))) == 1101
+        assert [each.case_id for each in (await page_of(library)).cases] == [case(1).case_id]
+
+
+async def page_of(library: Library) -> CasePage:
+    return await library.page(limit=10, cursor=None, where=None, with_thumbnails=False)
+
+
+async def test_what_was_given_is_kept_until_something_new_is_given() -> None:
+    unnamed = replace(case(1), facts=CaseFacts(instance_uid="1.1", sex="F"))
+    first = Annotations({"mass": "1", "side": "L"}, CaseFacts(patient_id="P1", age_years=40.0, sex="M"), "here")
+    async with opened() as (library, _):
+        assert await library.add(unnamed, first, vector(1)) is AddOutcome.ADDED
+        assert await library.add(unnamed, NOTHING, vector(1)) is AddOutcome.UNCHANGED
+        correction = Annotations({"mass": "0"}, CaseFacts(patient_id="P2"))
+        assert await library.add(unnamed, correction, vector(1)) is AddOutcome.REPLACED
+        stored, _ = await library.get(unnamed.case_id)
+        assert (stored.labels, stored.source) == ({"mass": "0", "side": "L"}, "here")
+        assert (stored.facts.patient_id, stored.facts.age_years, stored.facts.sex) == ("P2", 40.0, "F")
+        assert set(stored.given) == {"patient_id", "age_years"}
+
+
+async def test_two_of_one_image_at_once_add_up_in_either_order() -> None:
+    labelled = Annotations({"mass": "1"}, CaseFacts(body_part="HEAD"))
+    for pair in ((NOTHING, labelled), (labelled, NOTHING)):
+        async with opened() as (library, _):
+            await asyncio.gather(*(library.add(case(1), given, vector(1)) for given in pair))
+            stored, _ = await library.get(case(1).case_id)
+            assert (stored.labels, stored.facts.body_part) == ({"mass": "1"}, "HEAD")

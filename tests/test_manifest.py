@@ -112,6 +112,29 @@ def test_of_many_encoders_at_once_one_gets_the_folder(tmp_path: Path) -> None:
         assert [entry.name for entry in folder.iterdir()] == [NAME]
 
 
+@pytest.mark.parametrize(
+    ("written", "opened", "message"),
+    [
+        ("", "key one", "is not de-identified, and this server has deidentify on"),
+        ("key one", "", "is de-identified, and this server has deidentify off"),
+        ("key one", "key two", "another pseudonym key"),
+    ],
+)
+def test_another_privacy_is_refused(tmp_path: Path, written: str, opened: str, message: str) -> None:
+    claim(tmp_path / "library", dimension=8, encoder_identity="tiny", pseudonym_check=written)
+    with pytest.raises(Unready, match=message) as refused:
+        claim(tmp_path / "library", dimension=8, encoder_identity="tiny", pseudonym_check=opened)
+    assert refused.value.reason == "DEIDENTIFICATION_MISMATCH"
+    claim(tmp_path / "library", dimension=8, encoder_identity="tiny", pseudonym_check=written)
+
+
+def test_a_manifest_that_does_not_speak_of_privacy_is_of_a_library_as_stated(library: Path) -> None:
+    stated = json.loads((library / NAME).read_text(encoding="utf-8"))
+    del stated["pseudonym_check"]
+    (library / NAME).write_text(json.dumps(stated), encoding="utf-8")
+    assert claim(library, dimension=8, encoder_identity="tiny 1 abc").pseudonym_check == ""
+
+
 async def test_a_refused_encoder_leaves_the_library_as_it_was(tmp_path: Path) -> None:
     index = await open_index(tmp_path, dimension=2, encoder_identity="one")
     await index.upsert([Point(point_id(1), np.array([1, 0], dtype=np.float32), {})])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
+import numpy as np
 import pytest
+from dicom_files import dicom_file
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image as PillowImage
 from serving import picture, scan, serving
 
 from nearcase.v1 import decision_pb2 as d
@@ -342,3 +347,44 @@ def test_the_folder_holds_no_name_that_a_client_sent(
     list(library(channel).AddImages(iter([lib.AddImagesRequest(start=begin)])))
     base = Path(tmp_path_factory.getbasetemp())
     assert not list(base.rglob("*escaped*"))
+
+
+def test_a_refused_item_has_one_result_however_many_chunks_follow(channel: grpc.Channel) -> None:
+    parts = [
+        lib.AddImagesRequest(
+            start=lib.AddImagesStart(request_id="big", size_bytes=2**50, sha256="0" * 64, data=b"x" * 10)
+        )
+    ]
+    more = lib.AddImagesChunk(request_id="big", chunk=FileChunk(offset_bytes=10, data=b"x"))
+    parts += [lib.AddImagesRequest(chunk=more)] * 5
+    answers = list(library(channel).AddImages(iter(parts)))
+    assert [(answer.request_id, answer.error.reason) for answer in answers] == [("big", "FILE_TOO_LARGE")]
+
+
+def test_a_case_keeps_its_annotations_and_its_frames_apart(channel: grpc.Channel) -> None:
+    frames = np.stack([np.asarray(PillowImage.open(io.BytesIO(picture(seed)))) for seed in range(3)])
+    data = dicom_file(frames.astype(np.uint16), PatientID="Q", SOPInstanceUID="1.2.9")
+    first = start("f", data, mass="1")
+    first.start.frame_number = 1
+    outcomes = [add_one(channel, request).added for request in (first, start("f", data), first, start("g", data))]
+    added, unchanged = lib.ADD_OUTCOME_ADDED, lib.ADD_OUTCOME_UNCHANGED
+    assert [each.outcome for each in outcomes] == [added, added, unchanged, unchanged]
+    assert outcomes[0].case_id == outcomes[2].case_id != outcomes[1].case_id == outcomes[3].case_id
+    held = library(channel).GetCase(lib.GetCaseRequest(case_id=outcomes[0].case_id)).case
+    assert (held.frame_number, dict(held.labels)) == (1, {"mass": "1"})
+    assert erase(channel, patient=lib.PatientKey(patient_id="Q")) == 2
+
+
+@pytest.mark.parametrize("forged", ["x", "bnVsbA==", "NQ==", base64.b64encode(b"[" * 100_000).decode(), "W10="])
+def test_forged_page_tokens_are_refused(channel: grpc.Channel, forged: str) -> None:
+    request = lib.ListCasesRequest(page_token=forged)
+    assert code(lambda: library(channel).ListCases(request)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_bytes_that_are_no_message_are_refused_in_words(channel: grpc.Channel) -> None:
+    for method in ("SearchService/Search", "LibraryService/GetCase"):
+        call = channel.unary_unary(f"/nearcase.v1.{method}", lambda data: data, lambda data: data)
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"\xff\xff\xff")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert dict(cast(Any, refused.value.trailing_metadata()))["nearcase-reason"] == "MALFORMED_MESSAGE"

@@ -81,7 +81,7 @@ def test_pixels_that_are_a_view_resize_like_their_copy() -> None:
         np.zeros((5, 5, 1), np.uint8),
         np.zeros((2, 5, 5, 3), np.uint8),
         np.zeros((5, 5), np.uint16),
-        np.zeros((5, 5), np.float32),
+        np.zeros((5, 5), np.float64),
     ],
     ids=lambda pixels: f"{pixels.dtype}{pixels.shape}",
 )

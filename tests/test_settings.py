@@ -50,6 +50,27 @@ def test_a_wrong_file_is_one_line_that_names_the_fault(tmp_path: Path, text: str
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"deidentify": True}, "pseudonym_key"),
+        ({"pseudonym_key": Path("key")}, "pseudonym_key is given"),
+        ({"burned_in": "mask"}, "burned_in is given"),
+        ({"trust_plain_images": True}, "trust_plain_images is given"),
+        ({"deidentify": True, "pseudonym_key": Path("key"), "burned_in": "blur"}, "'blur'"),
+    ],
+)
+def test_half_a_deidentification_is_refused(given: dict[str, object], fault: str) -> None:
+    with pytest.raises(InvalidInput, match=fault):
+        read_settings(None, {}, **given)
+
+
+def test_deidentification_by_variables() -> None:
+    environment = {"NEARCASE_DEIDENTIFY": "true", "NEARCASE_PSEUDONYM_KEY": "a/key", "NEARCASE_BURNED_IN": "mask"}
+    read = read_settings(None, environment)
+    assert (read.deidentify, read.pseudonym_key, read.burned_in) == (True, Path("a/key"), "mask")
+
+
 def test_an_unknown_variable_is_refused() -> None:
     with pytest.raises(InvalidInput, match="decode_worker"):
         read_settings(None, {"NEARCASE_DECODE_WORKER": "2"})

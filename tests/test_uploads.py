@@ -83,3 +83,29 @@ def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(Unready):
         Uploads(tmp_path / "file" / "uploads", max_bytes=1)
+
+
+def test_in_memory_nothing_is_written_and_nothing_is_found_again(tmp_path: Path) -> None:
+    Uploads(tmp_path, max_bytes=10_000).open("a", DIGEST, len(DATA)).write(0, DATA[:9])
+    uploads = Uploads(tmp_path, max_bytes=10_000, in_memory=True)
+    assert list(tmp_path.iterdir()) == []
+    upload = uploads.open("a", DIGEST, len(DATA))
+    upload.write(0, DATA[:100])
+    upload.write(50, DATA[50:])
+    assert (upload.is_whole, upload.take(), uploads.find("a", DIGEST)) == (True, DATA, (0, 0))
+    uploads.close(upload)
+    assert not upload.is_whole
+    assert uploads.open("a", DIGEST, len(DATA)).received_bytes == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_memory_the_bound_and_the_refusals_are_the_same(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, max_bytes=2 * len(DATA), in_memory=True)
+    upload = uploads.open("a", DIGEST, len(DATA))
+    with pytest.raises(InvalidInput, match="byte 0"):
+        upload.write(5, b"x")
+    with pytest.raises(Overloaded):
+        uploads.open("b", DIGEST, 2 * len(DATA))
+    upload.write(0, bytes(len(DATA)))
+    with pytest.raises(InvalidInput, match="sha256"):
+        upload.take()

@@ -151,25 +151,25 @@ class Client:
             thumbnails: Also fetch a small picture of each case and of the query.
             frame_number: Frame of a multi-frame image, counting from 1.
         """
-        exclusion = search_pb2.SELF_EXCLUSION_NONE if own_patient else search_pb2.SELF_EXCLUSION_PATIENT
-        options = search_pb2.SearchOptions(
-            k=k,
-            filter=where,
-            min_similarity=min_similarity,
-            self_exclusion=exclusion,
-            case_mask=ALL_FIELDS if thumbnails else None,
-            with_timings=True,
-        )
         with self._errors():
+            options = search_pb2.SearchOptions(
+                k=k,
+                filter=where,
+                min_similarity=min_similarity,
+                self_exclusion=search_pb2.SELF_EXCLUSION_NONE if own_patient else search_pb2.SELF_EXCLUSION_PATIENT,
+                case_mask=ALL_FIELDS if thumbnails else None,
+                with_timings=True,
+            )
             if image is None:
-                example = search_pb2.Example(case_id=case_id)
-            else:
-                data = _read(image)
-                if len(data) > UNARY_BYTES:
-                    return self._search_stream(data, frame_number, options)
-                example = search_pb2.Example(image=data, frame_number=frame_number)
-            request = search_pb2.SearchRequest(examples=[example], options=options)
-            return convert.result_from_proto(self._search.Search(request, timeout=self._timeout_s))
+                return self._searched(search_pb2.Example(case_id=case_id), options)
+            data = _read(image)
+            if len(data) > UNARY_BYTES:
+                return self._search_stream(data, frame_number, options)
+            return self._searched(search_pb2.Example(image=data, frame_number=frame_number), options)
+
+    def _searched(self, example: search_pb2.Example, options: search_pb2.SearchOptions) -> SearchResult:
+        request = search_pb2.SearchRequest(examples=[example], options=options)
+        return convert.result_from_proto(self._search.Search(request, timeout=self._timeout_s))
 
     def _search_stream(self, data: bytes, frame_number: int | None, options: search_pb2.SearchOptions) -> SearchResult:
         start = search_pb2.SearchStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
@@ -181,17 +181,41 @@ class Client:
 
         return convert.result_from_proto(self._search.SearchStream(requests(), timeout=self._timeout_s).response)
 
-    def decide(self, image: Path | bytes, *, finding: str = "", k: int = 0, where: str = "") -> DecisionResult:
+    def decide(
+        self,
+        image: Path | bytes,
+        *,
+        finding: str = "",
+        k: int = 0,
+        where: str = "",
+        frame_number: int | None = None,
+        thumbnails: bool = False,
+    ) -> DecisionResult:
         """Returns what the labelled prior cases say of an image; all findings unless one is named."""
-        options = decision_pb2.DecideOptions(finding=finding, k=k, filter=where)
         with self._errors():
-            request = decision_pb2.DecideRequest(image=_read(image), options=options)
-            response = self._decide.Decide(request, timeout=self._timeout_s)
+            mask = ALL_FIELDS if thumbnails else None
+            options = decision_pb2.DecideOptions(finding=finding, k=k, filter=where, case_mask=mask)
+            response = self._decided(_read(image), frame_number, options)
         return DecisionResult(
             tuple(convert.decision_from_proto(decision) for decision in response.decisions),
             convert.query_image_from_proto(response.query_image),
             convert.encoder_from_proto(response.encoder),
         )
+
+    def _decided(
+        self, data: bytes, frame_number: int | None, options: decision_pb2.DecideOptions
+    ) -> decision_pb2.DecideResponse:
+        if len(data) <= UNARY_BYTES:
+            request = decision_pb2.DecideRequest(image=data, frame_number=frame_number, options=options)
+            return self._decide.Decide(request, timeout=self._timeout_s)
+        start = decision_pb2.DecideStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
+
+        def requests() -> Iterator[decision_pb2.DecideStreamRequest]:
+            yield decision_pb2.DecideStreamRequest(start=start)
+            for chunk in _chunks(data, 0):
+                yield decision_pb2.DecideStreamRequest(chunk=chunk)
+
+        return self._decide.DecideStream(requests(), timeout=self._timeout_s).response
 
     def add(self, items: Iterable[AddItem]) -> Iterator[AddResult]:
         """Yields one result for each item as soon as it is durable or refused, in any order.
@@ -211,11 +235,13 @@ class Client:
         for item in items:
             try:
                 data = _read(item.file)
-            except OSError as error:
-                refusal = InvalidInput(f"the file can not be read: {error.strerror}", reason="UNREADABLE_FILE")
+                start = _start(item, data)
+            except InvalidInput as refusal:
                 unreadable.append(AddResult(item.request_id, error=refusal))
                 continue
-            start = _start(item, data)
+            except (TypeError, ValueError) as error:
+                unreadable.append(AddResult(item.request_id, error=_unwritable(error)))
+                continue
             if len(data) <= INLINE_BYTES:
                 start.data = data
                 yield library_pb2.AddImagesRequest(start=start)
@@ -287,6 +313,8 @@ class Client:
     def embed(self, images: Sequence[Path | bytes]) -> list[tuple[float, ...] | NearcaseError]:
         """Returns the embedding of each image, or why there is none."""
         inputs = [encoder_pb2.ImageInput(image=_read(image)) for image in images]
+        if sum(len(each.image) for each in inputs) > UNARY_BYTES:
+            raise InvalidInput(f"expected images of at most {UNARY_BYTES} bytes together; embed fewer in one call")
         with self._errors():
             request = encoder_pb2.EmbedImagesRequest(images=inputs)
             answer = self._encoder.EmbedImages(request, timeout=self._timeout_s)
@@ -308,6 +336,8 @@ class Client:
             yield
         except grpc.RpcError as error:
             raise self._translate(error) from None
+        except (TypeError, ValueError) as error:
+            raise _unwritable(error) from None
 
     def _translate(self, error: grpc.RpcError) -> NearcaseError:
         if not hasattr(error, "trailing_metadata"):  # grpc gives each failed call one, but does not promise it
@@ -320,7 +350,7 @@ class Client:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             late = f"the server at {self.address} did not answer within {self._timeout_s:g} s"
             return Overloaded(late, reason="DEADLINE")
-        return BY_CODE.get(code, NearcaseError)(message, reason=str(reason) if reason else None)
+        return BY_CODE.get(code.name, NearcaseError)(message, reason=str(reason) if reason else None)
 
     def _absent(self) -> Unready:
         hint = f"no nearcase server answers at {self.address}; start one with: nearcase serve"
@@ -328,7 +358,15 @@ class Client:
 
 
 def _read(file: Path | bytes) -> bytes:
-    return file if isinstance(file, bytes) else file.read_bytes()
+    try:
+        return file if isinstance(file, bytes) else file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"the file can not be read: {error.strerror}", reason="UNREADABLE_FILE") from None
+
+
+def _unwritable(error: Exception) -> InvalidInput:
+    """What protobuf refuses: text outside Unicode, a number out of range, a value of another type."""
+    return InvalidInput(f"the request can not be written: {error}", reason="UNWRITABLE_REQUEST")
 
 
 def _chunks(data: bytes, offset: int) -> Iterator[FileChunk]:
@@ -352,7 +390,9 @@ def _add_result(response: library_pb2.AddImagesResponse) -> AddResult:
     return AddResult(response.request_id, response.added.case_id, outcome)
 
 
-_KINDS: Mapping[int, Callable[..., NearcaseError]] = {code.value[0]: kind for code, kind in BY_CODE.items()}
+_KINDS: Mapping[int, Callable[..., NearcaseError]] = {
+    grpc.StatusCode[name].value[0]: kind for name, kind in BY_CODE.items()
+}
 
 
 def _item_error(error: ItemError) -> NearcaseError:

@@ -30,9 +30,9 @@ def check_case_mask(mask: FieldMask) -> frozenset[str]:
     """Returns the names of the Case fields to send; an empty mask is all but the thumbnail.
 
     Raises:
-        InvalidInput: A path is not a field of Case.
+        InvalidInput: A path is not a field of Case; facts come whole, so a path into them is none.
     """
-    paths = frozenset(path.split(".")[0] for path in mask.paths)
+    paths = frozenset(mask.paths)
     unknown = sorted(paths - _CASE_FIELDS)
     if unknown:
         raise InvalidInput(

@@ -8,12 +8,11 @@
     ├── Overloaded     RESOURCE_EXHAUSTED  the caller, later: a limit was reached
     └── Unready        UNAVAILABLE         the operator: a part of the server is down or mismatched
 
-Messages are one line, say what was expected and what came, and hold no patient data.
+Messages are one line, say what was expected and what came, and hold no patient data. Codes are names here, so that a
+decoding child, which raises these errors too, starts without gRPC.
 """
 
 from __future__ import annotations
-
-import grpc
 
 
 class NearcaseError(Exception):
@@ -25,7 +24,9 @@ class NearcaseError(Exception):
         field: The request field or file part that is at fault, if one is.
     """
 
-    code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+    code = "INTERNAL"
+    """Name of the grpc.StatusCode."""
+
     reason = "INTERNAL"
 
     def __init__(self, message: str, *, reason: str | None = None, field: str = "") -> None:
@@ -45,46 +46,46 @@ def _rebuild(kind: type[NearcaseError], message: str, reason: str, field: str) -
 class InvalidInput(NearcaseError):
     """The bytes or the request can not be read as what they claim to be."""
 
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = "INVALID_ARGUMENT"
     reason = "INVALID_INPUT"
 
 
 class Unsupported(NearcaseError):
     """The request is valid, but no engine here does this."""
 
-    code = grpc.StatusCode.UNIMPLEMENTED
+    code = "UNIMPLEMENTED"
     reason = "UNSUPPORTED"
 
 
 class NotFound(NearcaseError):
     """What the request names does not exist here."""
 
-    code = grpc.StatusCode.NOT_FOUND
+    code = "NOT_FOUND"
     reason = "NOT_FOUND"
 
 
 class NotAllowed(NearcaseError):
     """The caller may not do this."""
 
-    code = grpc.StatusCode.PERMISSION_DENIED
+    code = "PERMISSION_DENIED"
     reason = "NOT_ALLOWED"
 
 
 class Overloaded(NearcaseError):
     """A limit was reached; the same request may succeed later."""
 
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
 
 
 class Unready(NearcaseError):
     """A part that the request needs is not there, or does not fit the rest."""
 
-    code = grpc.StatusCode.UNAVAILABLE
+    code = "UNAVAILABLE"
     reason = "UNREADY"
 
 
-BY_CODE: dict[grpc.StatusCode, type[NearcaseError]] = {
+BY_CODE: dict[str, type[NearcaseError]] = {
     kind.code: kind for kind in (InvalidInput, Unsupported, NotFound, NotAllowed, Overloaded, Unready)
 }
-"""The error type that a client raises for a status code; NearcaseError for any other code."""
+"""The error type that a client raises for the name of a status code; NearcaseError for any other code."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs the command line."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what grpc's core logs of a used port, we say in one line
     try:
         from nearcase.cli.app import run
     except ModuleNotFoundError as error:

@@ -47,21 +47,25 @@ class CaseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One frame as a reader would see it, before any resizing.
+    """One frame as a reader would see it, whole or, where less was asked for, averaged over squares of pixels.
 
-    pixels is uint8, (rows, columns) for grey and (rows, columns, 3) for RGB: modality transform, VOI window or LUT
-    and inversion of MONOCHROME1 have been applied, so higher is brighter.
+    pixels is (rows, columns) for grey and (rows, columns, 3) for RGB: modality transform, VOI window or LUT and
+    inversion of MONOCHROME1 have been applied, so higher is brighter. They are uint8; where they were averaged,
+    float32 on the same scale, because rounding them and then their small picture would show in its embedding.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | NDArray[np.float32]
     facts: CaseFacts
     content_sha256: str  # of the file's bytes, hexadecimal
     media_type: str  # application/dicom, image/png or image/jpeg
     transfer_syntax_uid: str = ""
     frame_number: int = 1  # counts from 1
     frame_count: int = 1
-    spacing_mm: tuple[float, float] | None = None  # (between rows, between columns)
+    spacing_mm: tuple[float, float] | None = None  # (between rows, between columns) of the file
     rules: tuple[str, ...] = ()  # which pixel rules were applied, in order
+    reduction: int = 1  # side of the squares, in pixels of the file; 1 where nothing was averaged
+    frame_box: tuple[float, float, float, float] | None = None
+    """Where the frame lies in averaged pixels: left, top, right, bottom; None if they are the frame."""
 
     @property
     def is_color(self) -> bool:
@@ -77,6 +81,7 @@ class Case:
     facts: CaseFacts
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""  # where the image came from, in words: a data set, a site
+    given: tuple[str, ...] = ()  # names of the facts that a person or a table gave, because the file is silent
     frame_number: int = 1
     frame_count: int = 1
     content_sha256: str = ""
@@ -120,7 +125,7 @@ class Vote:
     """The share of the evidence that has one value of a label."""
 
     value: str
-    share: float  # 0 to 1; the shares of a decision add up to 1
+    share: float  # 0 to 1, as the scorer says; the shares of a decision add up to 1
     count: int  # cases with this value among the evidence
 
 
@@ -134,8 +139,61 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A fitted threshold and what it does on held-out data."""
+
+    name: str
+    threshold: float  # scores at or above are positive
+    method: str  # empirical, conformal, pac, youden, cost or fixed
+    guarantee: str  # the promise and its confidence, in words; empty where nothing is promised
+    sensitivity: Interval  # held-out
+    specificity: Interval  # held-out
+    positive_patients: int  # in the held-out data
+    negative_patients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a number that is known in part lies between, for certain."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How much of the softmax over the whole reference set lies where: evidence of 1e-6 rests on thin air."""
+
+    in_evidence: Bounds  # on the cases that were weighed
+    on_positives: Bounds  # on all cases of the scope with a positive value
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The answer of a finding that is a number, such as bone age."""
+
+    most_likely: float  # the value with the largest share
+    mean: float  # of the values with the three largest shares, weighted by them
+    low: float
+    high: float
+    level: float  # of low..high
+    method: str  # "conformal" has that coverage in new patients; "evidence" is the spread of the cases only
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """What the evidence says of one finding."""
+    """What the evidence says of one finding; an abstention has no probability, point, PPV or NPV."""
 
     finding: str
     call: Call
@@ -143,6 +201,15 @@ class Decision:
     evidence: tuple[Evidence, ...]  # labelled cases only, most similar first
     abstain_reason: str = ""  # UPPER_SNAKE_CASE; empty unless call is ABSTAIN
     explanation: str = ""  # one sentence
+    score: float | None = None  # share of the positive values, 0 to 1; None where no value was declared positive
+    probability: float | None = None  # calibrated, at the caller's prevalence where one was given
+    operating_point: OperatingPoint | None = None  # that the call was made at; of a pair, the rule-in point
+    rule_out_point: OperatingPoint | None = None  # of a pair: below it the call is negative
+    ppv: Interval | None = None  # at the caller's prevalence
+    npv: Interval | None = None
+    strength: Strength | None = None
+    measurement: Measurement | None = None  # of a finding that is a number
+    record_id: str = ""  # names the record that it can be replayed from
 
 
 @dataclass(frozen=True, slots=True)

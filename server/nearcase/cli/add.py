@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nearcase.cli.exits import exit_code
 from nearcase.cli.labels import LabelTable, read_labels
-from nearcase.cli.options import connected, json_option, print_json, progress_console, server_option
+from nearcase.cli.options import connected, json_option, print_json, progress, server_option, shown
 from nearcase.client import AddItem, AddResult
 from nearcase.errors import InvalidInput
 
@@ -27,20 +29,23 @@ from nearcase.errors import InvalidInput
 @json_option
 @server_option
 def add(paths: tuple[Path, ...], labels_file: Path | None, source: str, as_json: bool, server: str) -> None:
-    """Add DICOM, PNG or JPEG files, and all files below folders, to the library.
+    """Add DICOM, NIfTI, PNG or JPEG files, and all files below folders, to the library.
 
-    Each image is durable when its result is counted. Adding again is safe: what is there already is "unchanged".
-    Files that are refused are named with the reason, the others are added, and the exit code is 2.
+    Each image is durable when its result is counted. Adding again is safe: what is there already is "unchanged", and
+    labels, facts and source that were given before are kept unless new ones are given ("replaced"). Files that are
+    refused are named with the reason, and the others are added; the exit code is then 2, or 1 where the server or
+    the machine was at fault.
     """
-    files = list(find_files(paths))
+    files = list(dict.fromkeys(find_files(paths)))
     if not files:
         raise InvalidInput("found no files to add")
     table = read_labels(labels_file) if labels_file else LabelTable({}, ())
-    items = [to_item(number, file, table, source) for number, file in enumerate(files)]
+    items = [to_item(file, table, source) for file in files]
     results = add_with_progress(server, items)
     _report(files, results, table, as_json)
-    if any(result.error for result in results):
-        raise SystemExit(2)
+    codes = {exit_code(result.error) for result in results if result.error}
+    if codes:
+        raise SystemExit(min(codes))
 
 
 def find_files(paths: tuple[Path, ...]) -> Iterator[Path]:
@@ -55,10 +60,14 @@ def find_files(paths: tuple[Path, ...]) -> Iterator[Path]:
                 yield file
 
 
-def to_item(number: int, file: Path, table: LabelTable, source: str) -> AddItem:
-    """Returns the item for a file; its request id is its place, and its path for resuming a large one."""
-    row = table.row(file)
-    request_id = f"{number}:{file.name}"[:128]
+def request_id_of(file: Path) -> str:
+    """Returns the same id for the same path in every run, so that a large file is resumed; any path has one."""
+    return hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:32]
+
+
+def to_item(file: Path, table: LabelTable, source: str) -> AddItem:
+    """Returns the item for a file."""
+    row, request_id = table.row(file), request_id_of(file)
     if row is None:
         return AddItem(request_id, file, source=source)
     return AddItem(request_id, file, row.labels, row.facts, row.source or source)
@@ -66,25 +75,23 @@ def to_item(number: int, file: Path, table: LabelTable, source: str) -> AddItem:
 
 def add_with_progress(server: str, items: list[AddItem]) -> list[AddResult]:
     """Returns the results in the order of the items."""
-    columns = (TextColumn("adding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     by_id: dict[str, AddResult] = {}
-    with connected(server) as client, Progress(*columns, console=progress_console(), transient=True) as progress:
-        task = progress.add_task("", total=len(items))
+    with connected(server) as client, progress("adding", len(items)) as advance:
         for result in client.add(items):
-            by_id[result.request_id] = result
-            progress.advance(task)
+            by_id.setdefault(result.request_id, result)
+            advance()
     return [by_id[item.request_id] for item in items if item.request_id in by_id]
 
 
 def _report(files: list[Path], results: list[AddResult], table: LabelTable, as_json: bool) -> None:
-    names = {f"{number}:{file.name}"[:128]: file for number, file in enumerate(files)}
+    names = {request_id_of(file): file for file in files}
     counts = Counter(result.outcome or "refused" for result in results)
     if as_json:
         print_json({"counts": dict(counts), "results": [_row(names[result.request_id], result) for result in results]})
         return
     for result in results:
         if result.error:
-            click.echo(f"refused {names[result.request_id]}: {result.error}", err=True)
+            click.echo(f"refused {shown(names[result.request_id])}: {result.error}", err=True)
     if table.ignored_columns:
         click.echo(f"columns without meaning here: {', '.join(table.ignored_columns)}", err=True)
     without = sum(table.row(file) is None for file in files) if table.rows else 0
@@ -95,5 +102,5 @@ def _report(files: list[Path], results: list[AddResult], table: LabelTable, as_j
 
 def _row(file: Path, result: AddResult) -> dict[str, str]:
     if result.error:
-        return {"file": str(file), "reason": result.error.reason, "error": str(result.error)}
-    return {"file": str(file), "case_id": result.case_id, "outcome": result.outcome}
+        return {"file": shown(file), "reason": result.error.reason, "error": str(result.error)}
+    return {"file": shown(file), "case_id": result.case_id, "outcome": result.outcome}

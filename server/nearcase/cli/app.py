@@ -1,7 +1,4 @@
-"""The `nearcase` command: one group, one place where errors become one line and an exit code.
-
-Exit codes: 0 done, 2 bad input (the user can mend it), 1 fault (the server or the machine).
-"""
+"""The `nearcase` command: one group, one place where errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -14,13 +11,12 @@ from nearcase.cli.add import add
 from nearcase.cli.check import check
 from nearcase.cli.demo import demo
 from nearcase.cli.embed import embed
+from nearcase.cli.exits import BAD_INPUT, FAULT, exit_code
 from nearcase.cli.inspect import inspect, render
 from nearcase.cli.library import library
 from nearcase.cli.search import search
 from nearcase.cli.serve import serve
-from nearcase.errors import InvalidInput, NearcaseError, NotAllowed, NotFound, Unsupported
-
-BAD_INPUT, FAULT = 2, 1
+from nearcase.errors import NearcaseError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -64,8 +60,3 @@ def run(arguments: list[str] | None = None) -> None:
     else:
         code = 0
     sys.exit(code)
-
-
-def exit_code(error: NearcaseError) -> int:
-    """Returns 2 where the caller can mend it, else 1."""
-    return BAD_INPUT if isinstance(error, (InvalidInput, Unsupported, NotFound, NotAllowed)) else FAULT

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nearcase.cli.add import find_files
-from nearcase.cli.options import encoder_option, frame_option, progress_console
+from nearcase.cli.options import encoder_option, frame_option, progress, shown
 from nearcase.encode.base import Encoder
 from nearcase.encode.card import default_encoder_folder
 from nearcase.encode.preprocess import normalise
@@ -38,7 +37,7 @@ def embed(paths: tuple[Path, ...], out: Path, encoder: Path | None, frame: int |
     loaded = open_encoder(encoder or default_encoder_folder())
     vectors, refused = embed_files(files, loaded, frame)
     for file, error in refused.items():
-        click.echo(f"refused {file}: {error}", err=True)
+        click.echo(f"refused {shown(file)}: {error}", err=True)
     if not vectors:
         raise InvalidInput("no file could be embedded")
     _write(out, vectors)
@@ -54,16 +53,16 @@ def embed_files(
     """Returns the vectors by file, and why the others have none."""
     vectors: dict[Path, np.ndarray] = {}
     refused: dict[Path, NearcaseError] = {}
-    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     preparer = Preparer(Sandbox(prepare_job, workers=1), encoder.card.recipe, workers=1)
     try:
-        with Progress(*columns, console=progress_console(), transient=True) as progress:
-            for file in progress.track(files):
+        with progress("embedding", len(files)) as advance:
+            for file in files:
                 try:
                     pixels = preparer.prepare_now(file.read_bytes(), frame).pixels
                     vectors[file] = encoder.embed(normalise(pixels[None], encoder.card.recipe))[0]
                 except NearcaseError as error:
                     refused[file] = error
+                advance()
     finally:
         preparer.close()
     return vectors, refused
@@ -74,7 +73,7 @@ def _write(out: Path, vectors: dict[Path, np.ndarray]) -> None:
     part = out.with_name(out.name + ".part")
     try:
         with part.open("wb") as stream:
-            np.savez(stream, ids=np.array([str(file) for file in vectors]), vectors=np.stack(list(vectors.values())))
+            np.savez(stream, ids=np.array([shown(file) for file in vectors]), vectors=np.stack(list(vectors.values())))
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from nearcase.cli.options import connected, console, json_option, print_json, server_option
+from nearcase.errors import InvalidInput
 from nearcase.report.text import COLUMNS, case_cells, encoder_line
 from nearcase.types import Case
 
@@ -84,18 +85,23 @@ def erase(
     yes: bool,
     server: str,
 ) -> None:
-    """Remove all cases of one image, series, study or patient for good."""
+    """Remove all cases of one image, series, study or patient: no answer shows them again.
+
+    Their bytes stay in files of the library until the engine rewrites those.
+    """
+    target = {
+        "case_id": case_id,
+        "instance_uid": instance_uid,
+        "series_uid": series_uid,
+        "study_uid": study_uid,
+        "patient_id": patient_id,
+    }
+    if sum(bool(value) for value in target.values()) != 1:
+        raise InvalidInput("name exactly one thing to erase: --case, --instance, --series, --study or --patient")
     if not yes:
-        click.confirm("Remove these cases for good?", abort=True)
+        click.confirm("Remove these cases?", abort=True)
     with connected(server) as client:
-        count = client.erase(
-            case_id=case_id,
-            instance_uid=instance_uid,
-            series_uid=series_uid,
-            study_uid=study_uid,
-            patient_id=patient_id,
-            patient_id_issuer=patient_id_issuer,
-        )
+        count = client.erase(**target, patient_id_issuer=patient_id_issuer)
     click.echo(f"{count} cases erased")
 
 

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nearcase.client import DEFAULT_ADDRESS, Client
+from nearcase.intake.presets import CT_WINDOWS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +33,14 @@ frame_option = click.option(
     default=None,
     help="Frame of a multi-frame image, from 1; default the middle one.",
 )
+window_option = click.option(
+    "--window",
+    default="first",
+    show_default=True,
+    metavar="WINDOW",
+    help="Grey values to show: first (what the file says), 2 (its second window), -600/1500 (center/width), or for CT: "
+    f"{', '.join(CT_WINDOWS)}.",
+)
 encoder_option = click.option(
     "--encoder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -38,6 +48,7 @@ encoder_option = click.option(
     help="Folder of an encoder; default the general-purpose one that nearcase ships.",
 )
 file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+path_argument = click.argument("path", metavar="FILE|FOLDER", type=click.Path(exists=True, path_type=Path))
 
 
 @contextmanager
@@ -46,6 +57,21 @@ def connected(server: str) -> Iterator[Client]:
     with Client(server) as client:
         client.wait_ready()
         yield client
+
+
+@contextmanager
+def progress(word: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows a bar on a terminal while something longer runs; what is yielded moves it on by one."""
+    columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+def shown(path: Path) -> str:
+    """Returns a path as text that any terminal and any file takes; bytes outside UTF-8 are shown as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def print_json(value: object) -> None:

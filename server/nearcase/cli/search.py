@@ -17,6 +17,7 @@ from nearcase.cli.options import (
     json_option,
     print_json,
     server_option,
+    shown,
 )
 from nearcase.decide.vote import decide
 from nearcase.report.page import PageSearch, render_page
@@ -47,7 +48,7 @@ def search(
     as_json: bool,
     server: str,
 ) -> None:
-    """Find the prior cases most like FILE, a DICOM, PNG or JPEG image.
+    """Find the prior cases most like FILE, a DICOM, NIfTI, PNG or JPEG image.
 
     The query's own patient, study, series and copies of the file are left out unless --own-patient is given. Where
     the neighbours tell an outcome (labels), the share of the evidence for each value is printed under them.
@@ -65,8 +66,9 @@ def search(
     decisions = weigh_labels(result.hits)
     if report:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        page = PageSearch(file.name, result, decisions)
-        report.write_text(render_page([page], title=f"Evidence for {file.name}", generated_at=now), encoding="utf-8")
+        name = shown(Path(file.name))
+        page = render_page([PageSearch(name, result, decisions)], title=f"Evidence for {name}", generated_at=now)
+        report.write_text(page, encoding="utf-8")
     if as_json:
         print_json(to_json(result, decisions))
     else:

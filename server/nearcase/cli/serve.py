@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 )
 @click.option("--settings", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file.")
 @click.option("--reflection/--no-reflection", default=None, help="Show the API by gRPC reflection; off by default.")
+@click.option(
+    "--deidentify/--no-deidentify", default=None, help="Keep pseudonyms, never who a case is; off by default."
+)
+@click.option(
+    "--pseudonym-key", type=click.Path(dir_okay=False, path_type=Path), help="File with the secret for --deidentify."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when the server is ready.")
 def serve(
     data: Path | None,
@@ -32,6 +38,8 @@ def serve(
     encoder: Path | None,
     file: Path | None,
     reflection: bool | None,
+    deidentify: bool | None,
+    pseudonym_key: Path | None,
     as_json: bool,
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C, then finish what is in progress.
@@ -40,7 +48,15 @@ def serve(
     TOML file, then from NEARCASE_* variables (NEARCASE_DECODE_WORKERS=4), then from these options.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = read_settings(file, data=data, listen=listen, encoder=encoder, reflection=reflection)
+    settings = read_settings(
+        file,
+        data=data,
+        listen=listen,
+        encoder=encoder,
+        reflection=reflection,
+        deidentify=deidentify,
+        pseudonym_key=pseudonym_key,
+    )
     from nearcase.serve.app import serve as run  # heavy imports, after the options were checked
 
     asyncio.run(run(settings, lambda app: _announce(app, as_json)))

@@ -1,54 +1,48 @@
-"""Weighing the labelled cases: the published routine of MedImageInsight's evaluation.
-
-Each case has the weight softmax(100 x cosine) over the reference set; the weights of the top K are summed by value and
-L1-normalised. The softmax's denominator is common to all cases and cancels in the normalisation, so the top K alone
-give the exact shares: w_i / sum_topK w_j = exp(100 (s_i - s_1)) / sum_topK exp(100 (s_j - s_1)).
-"""
+"""What hits say of a label that no finding defines: its votes and the evidence, never a call."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+import dataclasses
 from collections.abc import Sequence
 
-from nearcase.types import Call, Decision, Evidence, Hit, Vote
+from nearcase.decide.basis import Basis
+from nearcase.decide.finding import TEMPERATURE, undeclared
+from nearcase.decide.fitted import Library
+from nearcase.decide.neighbours import Prior, in_order
+from nearcase.decide.verdict import verdict
+from nearcase.types import Decision, Evidence, Hit
 
-TEMPERATURE = 100.0
-"""Scale of the cosine in the published routine: 0.01 of cosine is a factor of e."""
+__all__ = ["TEMPERATURE", "decide"]
 
 
 def decide(finding: str, hits: Sequence[Hit]) -> Decision:
-    """Returns what the labelled hits say of a finding: the votes and the evidence, but no call.
+    """Returns what all labelled hits say of a label, by the published routine with its temperature of 100.
 
-    A call needs an operating point that was fitted on labelled data; none is here, so the decision abstains.
+    A call needs a finding with operating points that were fitted on labelled data; here it abstains.
     """
-    evidence = weigh([(hit, hit.case.labels[finding]) for hit in hits if finding in hit.case.labels])
-    if not evidence:
-        sentence = f"No case in scope tells the outcome of {finding}."
-        return Decision(finding, Call.ABSTAIN, (), (), "NO_EVIDENCE", sentence)
-    votes = tally(evidence)
-    sentence = (
-        f"{votes[0].count} of {len(evidence)} most similar labelled cases have {finding} = {votes[0].value}, with "
-        f"{votes[0].share:.0%} of the weight. No operating point was fitted for this finding, so no call is made."
+    labelled = [
+        (Prior(hit.case.case_id, float(hit.similarity), hit.case.labels[finding]), hit) for hit in _with(finding, hits)
+    ]
+    labelled.sort(key=lambda pair: in_order(pair[0]))
+    decision = verdict(_basis(finding, tuple(prior for prior, _ in labelled)))
+    evidence = tuple(
+        Evidence(hit, piece.value, piece.weight) for piece, (_, hit) in zip(decision.evidence, labelled, strict=True)
     )
-    return Decision(finding, Call.ABSTAIN, votes, evidence, "NO_OPERATING_POINT", sentence)
+    return dataclasses.replace(decision, evidence=evidence)
 
 
-def weigh(labelled: Sequence[tuple[Hit, str]]) -> tuple[Evidence, ...]:
-    """Returns the evidence with weights that add up to 1, most similar first."""
-    if not labelled:
-        return ()
-    best = max(hit.similarity for hit, _ in labelled)
-    weights = [math.exp(TEMPERATURE * (hit.similarity - best)) for hit, _ in labelled]
-    total = math.fsum(weights)
-    pieces = [Evidence(hit, value, weight / total) for (hit, value), weight in zip(labelled, weights, strict=True)]
-    return tuple(sorted(pieces, key=lambda piece: (-piece.hit.similarity, piece.hit.case.case_id)))
+def _with(label: str, hits: Sequence[Hit]) -> list[Hit]:
+    return [hit for hit in hits if label in hit.case.labels]
 
 
-def tally(evidence: Sequence[Evidence]) -> tuple[Vote, ...]:
-    """Returns the share of each value, largest first; equal shares are ordered by value."""
-    by_value: dict[str, list[float]] = defaultdict(list)
-    for piece in evidence:
-        by_value[piece.value].append(piece.weight)
-    votes = [Vote(value, math.fsum(weights), len(weights)) for value, weights in by_value.items()]
-    return tuple(sorted(votes, key=lambda vote: (-vote.share, vote.value)))
+def _basis(label: str, priors: tuple[Prior, ...]) -> Basis:
+    return Basis(
+        finding=undeclared(label).with_k(max(len(priors), 1)),
+        priors=priors,
+        encoder="",
+        library=Library("", len(priors)),
+        labelled_count=None,
+        is_exact=True,
+        is_in_scope=True,
+        is_narrowed=False,
+    )

@@ -17,8 +17,10 @@ from rich.table import Table as TextTable
 from nearcase.client import AddItem, Client
 from nearcase.demo import baselines
 from nearcase.demo.corpus import Corpus, DemoImage, load_corpus
+from nearcase.demo.evaluation import evaluate, is_installed
 from nearcase.demo.server import running_server
 from nearcase.errors import NearcaseError, NotAllowed
+from nearcase.index.lock import FolderLock
 from nearcase.intake.files import read_image
 from nearcase.report.page import PageSearch, Table, render_page
 from nearcase.report.text import encoder_line, neighbour_table
@@ -62,7 +64,11 @@ def run(out: Path) -> None:
     rows = compare(corpus, searched)
     print_precision(console, rows)
     page = write_page(out / "evidence.html", searched, rows)
-    console.print(f"\nEvidence page, self-contained: {page}\n", markup=False)
+    console.print(f"\nEvidence page, self-contained: {page}", markup=False)
+    if is_installed():
+        report = evaluate(corpus, out / "cohort")
+        console.print(f"Evaluation of the same images, leave one patient out: {report}", markup=False)
+    console.print()
     print_next(console, out, searched[0])
 
 
@@ -70,6 +76,11 @@ def prepare_folder(out: Path) -> None:
     """Empties an earlier demo; a folder with anything else is left alone."""
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise NotAllowed(f"{out} holds something else than an earlier demo; choose another folder with --out")
+    if (out / "data" / "library").exists():
+        lock = FolderLock(out / "data" / "library")
+        if not lock.take(os.getpid(), patience_s=0.5):
+            raise NotAllowed(f"a server ({lock.owner()}) has {out / 'data'} open; stop it, or choose --out")
+        lock.release()
     shutil.rmtree(out, ignore_errors=True)
     (out / "queries").mkdir(parents=True)
     (out / MARK).touch()
@@ -122,7 +133,7 @@ def compare(corpus: Corpus, searched: list[Searched]) -> tuple[baselines.Row, ..
 
 def grey(images: tuple[DemoImage, ...]) -> np.ndarray:
     """Returns the grey thumbnails as vectors; these files are known to be harmless, so they are read here."""
-    return baselines.grey_vectors([read_image(image.path.read_bytes()).pixels for image in images])
+    return baselines.grey_vectors([read_image(image.path.read_bytes()).pixels.astype(np.uint8) for image in images])
 
 
 def precision_rows(rows: tuple[baselines.Row, ...]) -> tuple[tuple[str, ...], ...]:
@@ -149,6 +160,7 @@ def print_precision(console: Console, rows: tuple[baselines.Row, ...]) -> None:
         table.add_row(*(cell.replace("[", "\\[") for cell in cells))
     console.print()
     console.print(table)
+    console.print(f"All queries: {baselines.in_words(rows[-1])}.", markup=False)
     console.print(NOTE, markup=False)
 
 

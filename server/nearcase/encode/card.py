@@ -102,6 +102,7 @@ def read_card(folder: Path) -> Card:
         table = Table(_parse(_inside(folder, "card.toml")), "card.toml")
         card = _card(folder, table)
         table.end()
+        _check_statement(card, table)
         found = _sha256(_inside(folder, "encoder.onnx"))
         _inside(folder, "golden.npz")
     except OSError as error:
@@ -113,6 +114,12 @@ def read_card(folder: Path) -> Card:
             field="sha256",
         )
     return card
+
+
+def _check_statement(card: Card, table: Table) -> None:
+    """People read the statement, not the flag: it may not claim what the flag denies."""
+    if not card.is_medical and "not medical" not in card.statement.lower():
+        raise table.refuse("statement", "one with the words 'not medical', as is_medical is false", "another")
 
 
 def default_encoder_folder() -> Path:

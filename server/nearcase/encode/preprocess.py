@@ -27,7 +27,9 @@ class Recipe:
     """How an encoder's input is made; part of every library's identity.
 
     "stretch" version 1: the frame is resized to size x size with Pillow's bicubic filter, antialiased, aspect ratio not
-    kept; grey is repeated in three channels; values are divided by 255, then normalised with mean and std.
+    kept; grey is repeated in three channels; values are divided by 255, then normalised with mean and std. A frame may
+    be averaged over squares of pixels first, as long as two squares stay for each pixel that is needed: embeddings then
+    keep a cosine of 0.999 (tests/test_reduction.py).
     """
 
     name: str
@@ -46,18 +48,33 @@ STRETCH = ("stretch", 1)
 """Name and version of the one recipe that this module carries out; a card that asks for another is refused."""
 
 
-def resize(pixels: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
+def resize(
+    pixels: NDArray[np.uint8] | NDArray[np.float32],
+    recipe: Recipe,
+    frame_box: tuple[float, float, float, float] | None = None,
+) -> NDArray[np.uint8]:
     """Returns (size, size, 3) uint8 of a frame, (rows, columns) grey or (rows, columns, 3) RGB, of any size.
+
+    Args:
+        pixels: The frame as uint8, or its means over squares of pixels as float32 on the same scale, 0 to 255.
+        recipe: Says the size.
+        frame_box: Where the frame lies in pixels (Image.frame_box).
 
     Raises:
         InvalidInput: The frame has another shape or type, or no pixels.
     """
     is_frame = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if pixels.dtype != np.uint8 or not is_frame or pixels.size == 0:
+    if pixels.dtype not in (np.uint8, np.float32) or not is_frame or pixels.size == 0:
         raise InvalidInput(f"Expected uint8 pixels (rows, columns) or (rows, columns, 3), got {_shape(pixels)}")
-    size = (recipe.size_px, recipe.size_px)
-    frame = PillowImage.fromarray(np.ascontiguousarray(pixels))
-    small = np.asarray(frame.resize(size, PillowImage.Resampling.BICUBIC))
+    size, bicubic = (recipe.size_px, recipe.size_px), PillowImage.Resampling.BICUBIC
+    if pixels.dtype == np.uint8:
+        frame = PillowImage.fromarray(np.ascontiguousarray(pixels))
+        small = np.asarray(frame.resize(size, bicubic, frame_box))
+    else:  # Pillow has no float pictures in colour
+        channels = np.moveaxis(np.atleast_3d(pixels), 2, 0)
+        frames = (PillowImage.fromarray(np.ascontiguousarray(channel)) for channel in channels)
+        values = np.stack([np.asarray(frame.resize(size, bicubic, frame_box)) for frame in frames], axis=-1)
+        small = np.rint(np.clip(values, 0.0, 255.0)).astype(np.uint8).squeeze()
     return small if small.ndim == 3 else np.repeat(small[:, :, None], 3, axis=2)
 
 
@@ -79,5 +96,5 @@ def normalise(frames: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
     return batch
 
 
-def _shape(array: NDArray[np.uint8]) -> str:
+def _shape(array: NDArray[np.generic]) -> str:
     return f"{array.dtype} {array.shape}"

@@ -1,6 +1,7 @@
 """What a library folder says of itself: library.json, written once, before anything else is in the folder.
 
-{"format_version": 1, "encoder_identity": "...", "dimension": 1280, "created": "2026-11-23T09:00:00+00:00"}
+{"format_version": 1, "encoder_identity": "...", "dimension": 1280, "created": "2026-11-23T09:00:00+00:00",
+ "pseudonym_check": "..."}
 """
 
 from __future__ import annotations
@@ -23,28 +24,31 @@ NAME = "library.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Who can read a library: embeddings of two encoders can not be compared."""
+    """Who can read a library: embeddings of two encoders can not be compared, nor pseudonyms of two keys."""
 
     format_version: int
     encoder_identity: str
     dimension: int
     created: str  # ISO 8601, UTC
+    pseudonym_check: str = ""  # knows the key of a de-identified library again; "" in one that is as stated
 
 
-def claim(folder: Path, *, dimension: int, encoder_identity: str) -> Manifest:
+def claim(folder: Path, *, dimension: int, encoder_identity: str, pseudonym_check: str = "") -> Manifest:
     """Returns the manifest of the folder, which is made if absent and becomes ours if empty.
 
     Of two processes that claim an empty folder at once, one writes the manifest and both compare with it.
 
     Raises:
-        Unready: The library is of another encoder, dimension or format, the folder holds other things, or the disk
-            refuses.
+        Unready: The library is of another encoder, dimension, format or pseudonym key, the folder holds other things,
+            or the disk refuses.
     """
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    ours = Manifest(FORMAT_VERSION, encoder_identity, dimension, created, pseudonym_check)
     try:
-        manifest = _read(folder) or _write(folder, encoder_identity, dimension)
+        manifest = _read(folder) or _write(folder, ours)
     except OSError as error:
         raise Unready(f"The library in {folder} can not be used: {error.strerror or type(error).__name__}.") from error
-    _compare(folder, manifest, encoder_identity, dimension)
+    _compare(folder, manifest, ours)
     return manifest
 
 
@@ -61,18 +65,18 @@ def _read(folder: Path) -> Manifest | None:
                 f"Expected a library of format {FORMAT_VERSION} in {folder}, got format {version}; "
                 "use the nearcase that wrote it, or a newer one."
             )
-        return Manifest(version, str(stated["encoder_identity"]), int(stated["dimension"]), str(stated["created"]))
+        words = (str(stated["encoder_identity"]), int(stated["dimension"]), str(stated["created"]))
+        return Manifest(version, *words, str(stated.get("pseudonym_check", "")))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Unready(f"The file {NAME} in {folder} is damaged; restore it from a backup.") from error
 
 
-def _write(folder: Path, encoder_identity: str, dimension: int) -> Manifest:
+def _write(folder: Path, manifest: Manifest) -> Manifest:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is about patients
     if foreign := [entry for entry in os.listdir(folder) if not entry.startswith(f"{NAME}.")]:
         if (folder / NAME).exists():
             return _again(folder)
         raise Unready(f"Expected an empty folder or a library in {folder}, got {len(foreign)} other entries.")
-    manifest = Manifest(FORMAT_VERSION, encoder_identity, dimension, datetime.now(UTC).isoformat(timespec="seconds"))
     if not _create(folder, json.dumps(asdict(manifest), indent=2) + "\n"):
         return _again(folder)
     return manifest
@@ -107,12 +111,25 @@ def _create(folder: Path, text: str) -> bool:
     return True
 
 
-def _compare(folder: Path, manifest: Manifest, encoder_identity: str, dimension: int) -> None:
-    if (manifest.encoder_identity, manifest.dimension) == (encoder_identity, dimension):
-        return
-    raise Unready(
-        f"The library in {folder} was written by encoder {manifest.encoder_identity} ({manifest.dimension} numbers), "
-        f"and this is encoder {encoder_identity} ({dimension}): their embeddings can not be compared. "
-        "Start with that encoder, or choose another --data folder.",
-        reason="ENCODER_MISMATCH",
-    )
+def _compare(folder: Path, stored: Manifest, ours: Manifest) -> None:
+    if (stored.encoder_identity, stored.dimension) != (ours.encoder_identity, ours.dimension):
+        raise Unready(
+            f"The library in {folder} was written by encoder {stored.encoder_identity} ({stored.dimension} numbers), "
+            f"and this is encoder {ours.encoder_identity} ({ours.dimension}): their embeddings can not be compared. "
+            "Start with that encoder, or choose another --data folder.",
+            reason="ENCODER_MISMATCH",
+        )
+    if stored.pseudonym_check != ours.pseudonym_check:
+        raise Unready(
+            f"The library in {folder} {_difference(stored, ours)}. Start with the deidentify and pseudonym_key that it "
+            "was made with, or choose another --data folder.",
+            reason="DEIDENTIFICATION_MISMATCH",
+        )
+
+
+def _difference(stored: Manifest, ours: Manifest) -> str:
+    if not ours.pseudonym_check:
+        return "is de-identified, and this server has deidentify off"
+    if not stored.pseudonym_check:
+        return "is not de-identified, and this server has deidentify on"
+    return "is de-identified with another pseudonym key than this server's"

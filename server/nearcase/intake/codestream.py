@@ -34,11 +34,12 @@ class Codestream:
     is_signed: bool = False  # JPEG 2000 only
     is_rgb: bool = False  # the components name themselves R, G, B, or Adobe's marker says no transform
     is_ybr: bool = False  # a JFIF or Adobe marker says so
+    levels: int = 0  # how often JPEG 2000 can be halved
     start: int = 0  # offset of the codestream in the frame, past a JP2 file's boxes
 
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
-_CAP = b"\xff\x50"
+_CAP, _COD, _SOT = b"\xff\x50", b"\xff\x52", b"\xff\x90"
 _END = b"\xff\xd9"  # the same marker in all families, and never inside coded data
 _LOSSLESS_SOF = 0xC3
 _JPEG_LS_SOF = 0xF7
@@ -126,8 +127,17 @@ def _jpeg_2000(frame: bytes, start: int) -> Codestream:
         components=components,
         precision=(depth & 0x7F) + 1,
         is_signed=bool(depth & 0x80),
+        levels=_levels(frame, size),
         start=start,
     )
+
+
+def _levels(frame: bytes, at: int) -> int:
+    """Decomposition levels of the COD marker, which stands in the main header (T.800 A.6.1)."""
+    at += _u16(frame, at)
+    while frame[at : at + 2] not in (_COD, _SOT):
+        at += 2 + _u16(frame, at + 2)
+    return frame[at + 9] if frame[at : at + 2] == _COD else 0
 
 
 def _cut_off() -> InvalidInput:

@@ -12,9 +12,12 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from nearcase.errors import InvalidInput, NearcaseError
+from nearcase.intake.burned_in import KEEP_TEXT, TextPolicy, check_plain
 from nearcase.intake.dicom import read_dicom
 from nearcase.intake.header import MAX_FRAME_PIXELS
+from nearcase.intake.nifti import is_nifti, read_nifti_image
 from nearcase.intake.parse import is_dicom
+from nearcase.intake.reduction import averaged_levels, frame_box, reduction_for
 from nearcase.types import CaseFacts, Image
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -22,33 +25,50 @@ _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # what Pillow calls a PNG
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
-def read_image(data: bytes, *, frame_number: int | None = None) -> Image:
-    """Returns one frame of a DICOM, PNG or JPEG file.
+def read_image(
+    data: bytes,
+    *,
+    frame_number: int | None = None,
+    text_policy: TextPolicy = KEEP_TEXT,
+    needed_px: int | None = None,
+) -> Image:
+    """Returns one frame of a DICOM, PNG or JPEG file, or one axial slice of a NIfTI file.
 
     Args:
         data: The file's bytes. Call this in a sandbox.
         frame_number: Counts from 1; the middle frame when left out. PNG and JPEG have one.
+        text_policy: What is done about burned-in text.
+        needed_px: Length of the short side that the caller needs; a much larger frame may come averaged, which is
+            many times faster. None for the whole frame.
 
     Raises:
-        InvalidInput: The bytes are of none of these kinds, or damaged, or too large.
+        InvalidInput: The bytes are of none of these kinds, or damaged, or too large, or the policy refuses them.
         Unsupported: A DICOM object that is no image, or a coding that nothing here decodes.
     """
     if is_dicom(data):
-        return read_dicom(data, frame_number=frame_number)
+        return read_dicom(data, frame_number=frame_number, text_policy=text_policy, needed_px=needed_px)
     kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
+    if kind is None and is_nifti(data):
+        check_plain("NIfTI", text_policy)
+        return read_nifti_image(data, frame_number=frame_number)
     if kind is None:
-        raise InvalidInput("expected a DICOM, PNG or JPEG file, got other bytes", reason="UNKNOWN_FORMAT")
+        raise InvalidInput("expected a DICOM, NIfTI, PNG or JPEG file, got other bytes", reason="UNKNOWN_FORMAT")
+    check_plain(kind, text_policy)
     if frame_number not in (None, 1):
         raise InvalidInput(
             f"expected frame 1 of a {kind} file, got {frame_number}", reason="NO_SUCH_FRAME", field="frame"
         )
     pixels, rules = _read_plain(data, kind)
+    side = 1 if pixels.ndim == 3 else reduction_for(pixels.shape[0], pixels.shape[1], needed_px)
+    reduced = (f"averaged over {side} x {side} pixels",) if side > 1 else ()
     return Image(
-        pixels=pixels,
+        pixels=averaged_levels(pixels, side),
         facts=CaseFacts(),  # their text fields are anybody's words
         content_sha256=hashlib.sha256(data).hexdigest(),
         media_type=f"image/{kind.lower()}",
-        rules=rules,
+        rules=(*reduced, *rules),
+        reduction=side,
+        frame_box=frame_box(pixels.shape[0], pixels.shape[1], 0, side),
     )
 
 

@@ -19,12 +19,17 @@ def choose_frame(frame_number: int | None, frame_count: int) -> int:
         InvalidInput: There is no such frame.
     """
     if frame_number is None:
-        return frame_count // 2 + 1
+        return middle_frame(frame_count)
     if not 1 <= frame_number <= frame_count:
         raise InvalidInput(
             f"expected a frame from 1 to {frame_count}, got {frame_number}", reason="NO_SUCH_FRAME", field="frame"
         )
     return frame_number
+
+
+def middle_frame(frame_count: int) -> int:
+    """Returns the number of the middle frame, counting from 1."""
+    return frame_count // 2 + 1
 
 
 def native_frame(data: bytes, header: PixelHeader, frame_number: int) -> tuple[bytes, int]:

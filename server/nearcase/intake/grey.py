@@ -1,13 +1,16 @@
 """Stored values -> grey levels: modality transform, padding, VOI, inversion, in the order of PS3.3 C.11 and C.7.6.3.
 
 Up to 16 bits the whole chain is computed once for each possible stored value and then looked up, which is exact and
-costs two passes over the pixels; 32 bits go through the same functions pixel by pixel.
+costs two passes over the pixels; 32 bits go through the same functions pixel by pixel. Where only a small picture is
+needed and brightness rises as a straight line between two stored values, values are limited to these two and averaged
+first: that commutes with the line, and only the small picture goes through the chain.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,11 @@ from nearcase.errors import InvalidInput
 from nearcase.intake.elements import frame_macro, item, number, text
 from nearcase.intake.header import PixelHeader
 from nearcase.intake.luts import Lut, read_lut
-from nearcase.intake.windows import Window, WindowFunction, apply_window
+from nearcase.intake.reduction import Pixels, averaged, averaged_levels
+from nearcase.intake.windows import Range, Window, WindowFunction, apply_window
+
+_LEAST_STEPS = 64
+"""From black to white: limiting to whole stored values is then wrong by at most 1/64 of the scale, at edges only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,41 +72,75 @@ def read_grey_rules(
     return GreyRules(modality, _padding(dataset, header), voi, header.photometric == "MONOCHROME1", notes)
 
 
-def apply_grey_rules(stored: NDArray[np.integer], rules: GreyRules) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def apply_grey_rules(
+    stored: NDArray[np.integer], rules: GreyRules, side: int = 1, *, is_halved: bool = False
+) -> tuple[Pixels, tuple[str, ...]]:
     """Returns the grey levels of stored values, higher is brighter, and the names of what was applied.
 
     Args:
         stored: (rows, columns) of an 8, 16 or 32 bit integer type.
         rules: What to apply.
+        side: Of the squares to average (reduction.py), 1 for none.
+        is_halved: The codec has reduced the frame. Levels of reduced frames are float32, those of whole ones uint8.
     """
+    voi = rules.voi or _full_range(stored, rules)
+    names = _names(rules, f"VOI {voi}" if isinstance(voi, Lut) else str(voi))
+    line = straight_line(rules.modality, voi) if side > 1 or is_halved else None
+    if line is not None:
+        is_falling = isinstance(rules.modality, Rescale) and rules.modality.slope < 0
+        return _ramp(averaged(_limited(stored, *line), side), *line, is_falling != rules.is_inverted), names
     if stored.dtype.itemsize > 2:
-        grey, voi_name = _grey_of(stored, _countable(stored, rules.padding), rules)
-        return grey, _names(rules, voi_name)
-    index = stored.view(f"u{stored.dtype.itemsize}")
-    domain = np.arange(1 << 8 * stored.dtype.itemsize, dtype=index.dtype)
-    present = np.zeros(len(domain), dtype=bool)
-    if rules.voi is None:
-        present[index.ravel()] = True
-    signed_domain = domain.view(stored.dtype)
-    table, voi_name = _grey_of(signed_domain, present & _countable(signed_domain, rules.padding), rules)
-    return np.take(table, index), _names(rules, voi_name)
+        return averaged_levels(_grey_of(stored, rules, voi), side), names
+    domain = _domain(stored)
+    table = _grey_of(domain, rules, voi)
+    return averaged_levels(np.take(table, stored.view(f"u{stored.dtype.itemsize}")), side), names
 
 
-def _grey_of(
-    stored: NDArray[np.integer], countable: NDArray[np.bool_], rules: GreyRules
-) -> tuple[NDArray[np.uint8], str]:
+def straight_line(modality: Rescale | Lut | None, voi: Window | Range | Lut | None) -> tuple[float, float] | None:
+    """Returns the stored values, in order, between which brightness is a straight line, and beyond which it is level.
+
+    None where a table or a curve says otherwise, where the range is not known, or where there are so few steps from
+    end to end that limiting values to whole steps would show.
+    """
+    ends = None if voi is None or isinstance(voi, Lut) else voi.ends
+    if ends is None or isinstance(modality, Lut):
+        return None
+    rescale = modality or Rescale(1.0, 0.0)
+    low, high = sorted((end - rescale.intercept) / rescale.slope for end in ends)
+    return (low, high) if high - low >= _LEAST_STEPS else None
+
+
+def _limited(stored: NDArray[np.integer], low: float, high: float) -> NDArray[np.integer]:
+    kind = np.iinfo(stored.dtype)
+    least, most = (min(max(end, kind.min), kind.max) for end in (low, high))
+    limited: NDArray[np.integer] = np.clip(stored, math.floor(least), math.ceil(most))
+    return limited
+
+
+def _ramp(values: NDArray[np.floating[Any]], low: float, high: float, is_falling: bool) -> NDArray[np.float32]:
+    """Returns the grey levels of averaged values, which it overwrites: black at low and white at high, or falling."""
+    values -= low
+    values *= 255.0 / (high - low)
+    np.clip(values, 0.0, 255.0, out=values)
+    if is_falling:
+        np.subtract(255.0, values, out=values)
+    return values.astype(np.float32, copy=False)
+
+
+def _grey_of(stored: NDArray[Any], rules: GreyRules, voi: Window | Range | Lut) -> NDArray[np.uint8]:
     values = _modality_values(stored, rules.modality)
-    if isinstance(rules.voi, Window):
-        share, name = apply_window(values, rules.voi), str(rules.voi)
-    elif isinstance(rules.voi, Lut):
-        share, name = rules.voi.apply(values) / rules.voi.top, f"VOI {rules.voi}"
-    else:
-        share, name = _full_range(values, countable)
+    match voi:
+        case Window():
+            share = apply_window(values, voi)
+        case Lut():
+            share = voi.apply(values) / voi.top
+        case Range():
+            share = voi.apply(values)
     levels = np.rint(np.clip(share, 0.0, 1.0) * 255.0).astype(np.uint8)
-    return (255 - levels if rules.is_inverted else levels), name
+    return 255 - levels if rules.is_inverted else levels
 
 
-def _modality_values(stored: NDArray[np.integer], modality: Rescale | Lut | None) -> NDArray[np.float64]:
+def _modality_values(stored: NDArray[Any], modality: Rescale | Lut | None) -> NDArray[np.float64]:
     values = stored.astype(np.float64)
     if isinstance(modality, Lut):
         return modality.apply(values)
@@ -109,13 +150,24 @@ def _modality_values(stored: NDArray[np.integer], modality: Rescale | Lut | None
     return values
 
 
-def _full_range(values: NDArray[np.float64], countable: NDArray[np.bool_]) -> tuple[NDArray[np.float64], str]:
+def _full_range(stored: NDArray[np.integer], rules: GreyRules) -> Range:
     """From the smallest to the largest value that is there and is no padding; a flat image is black."""
-    counted = values[countable]
-    if not counted.size or counted.min() == counted.max():
-        return np.zeros_like(values), "full range, one value only"
-    low, high = float(counted.min()), float(counted.max())
-    return (values - low) / (high - low), f"full range {low:g} to {high:g}"
+    if rules.padding is None and not isinstance(rules.modality, Lut):
+        present = np.array([stored.min(), stored.max()])  # a straight line puts nothing beyond these
+    elif stored.dtype.itemsize > 2:
+        present = stored[_countable(stored, rules.padding)]
+    else:
+        domain = _domain(stored)
+        is_there = np.zeros(len(domain), dtype=bool)
+        is_there[stored.view(f"u{stored.dtype.itemsize}").ravel()] = True
+        present = domain[is_there & _countable(domain, rules.padding)]
+    values = _modality_values(present, rules.modality)
+    return Range(float(values.min()), float(values.max())) if values.size else Range(0.0, 0.0)
+
+
+def _domain(stored: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Every value that the type of stored can have, at the index that is its bits."""
+    return np.arange(1 << 8 * stored.dtype.itemsize, dtype=f"u{stored.dtype.itemsize}").view(stored.dtype)
 
 
 def _countable(stored: NDArray[np.integer], padding: tuple[int, int] | None) -> NDArray[np.bool_]:

@@ -20,6 +20,9 @@ from nearcase.intake.elements import text
 MAX_INFLATED_BYTES = 1 << 28
 """Of a deflated data set; deflate reaches 1 : 1000, so 1 MB could become a gigabyte."""
 
+MAX_READS = 500_000
+"""Of elements and items; 2000 frames with 60 elements each need two thirds of it, and 8 MB of empty items six times as many."""
+
 _PREAMBLE_BYTES = 128
 _EXECUTABLES = (b"MZ", b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 _KEYWORDS = """
@@ -34,9 +37,20 @@ _KEYWORDS = """
     BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData
     SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence ExtendedOffsetTable ExtendedOffsetTableLengths
-    PixelData FloatPixelData DoubleFloatPixelData
+    PixelData FloatPixelData DoubleFloatPixelData BurnedInAnnotation ConversionType SequenceOfUltrasoundRegions
+    ImagePositionPatient ImageOrientationPatient ImageType InstanceNumber FrameOfReferenceUID RescaleType
+    Units SUVType CorrectedImage DecayCorrection PatientWeight SeriesTime AcquisitionTime TimezoneOffsetFromUTC
+    RadiopharmaceuticalInformationSequence
 """
-_TAGS = [tag for tag in (tag_for_keyword(keyword) for keyword in _KEYWORDS.split()) if tag is not None]
+# Scan time of GE's PET and scale factors of Philips', wherever their private blocks lie (PS3.5 7.8.1).
+_PRIVATE = [
+    group << 16 | (block if element is None else block << 8 | element)
+    for group, elements in ((0x0009, (None, 0x0D)), (0x7053, (None, 0x00, 0x09)))
+    for block in range(0x10, 0x20)
+    for element in elements
+]
+_PUBLIC = [tag for tag in (tag_for_keyword(keyword) for keyword in _KEYWORDS.split()) if tag is not None]
+_TAGS = _PUBLIC + _PRIVATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,21 @@ class Parsed:
         return "<" if self.transfer_syntax.is_little_endian else ">"
 
 
+class _Counted(BytesIO):
+    """Ends a parse that would go on for much too long: each empty item costs pydicom a Dataset."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._reads_left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as any file does, so often and no more."""
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise InvalidInput(f"expected at most {MAX_READS} elements and items, got more", reason="DECODE_LIMIT")
+        return super().read(size)
+
+
 def is_dicom(data: bytes) -> bool:
     """True for a preamble and DICM, or for meta information (group 0002) without them."""
     return _meta_offset(data) is not None
@@ -62,8 +91,8 @@ def parse(data: bytes) -> Parsed:
     """Returns the elements of a DICOM file that this package reads.
 
     Raises:
-        InvalidInput: The bytes are no DICOM file, hide a program, name no transfer syntax, or inflate beyond
-            MAX_INFLATED_BYTES.
+        InvalidInput: The bytes are no DICOM file, hide a program, name no transfer syntax, inflate beyond
+            MAX_INFLATED_BYTES, or need more than MAX_READS.
         Unsupported: The transfer syntax is private or unknown.
     """
     offset = _meta_offset(data)
@@ -71,12 +100,12 @@ def parse(data: bytes) -> Parsed:
         raise InvalidInput("expected a DICOM file, got other bytes", reason="NOT_DICOM")
     if offset and data.startswith(_EXECUTABLES):
         raise InvalidInput("expected a DICOM preamble, got the beginning of a program", reason="EXECUTABLE_PREAMBLE")
-    file = BytesIO(data)
+    file = _Counted(data)
     file.seek(offset)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     syntax = _transfer_syntax(meta)
     if syntax == DeflatedExplicitVRLittleEndian:
-        file = BytesIO(_inflated(memoryview(data)[file.tell() :]))
+        file = _Counted(_inflated(memoryview(data)[file.tell() :]))
     dataset = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian, specific_tags=_TAGS)
     return Parsed(dataset, syntax, text(meta, "MediaStorageSOPClassUID"))
 

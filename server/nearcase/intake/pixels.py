@@ -14,6 +14,7 @@ from nearcase.errors import InvalidInput
 from nearcase.intake.codestream import Codestream, Coding, read_codestream
 from nearcase.intake.color import ybr_full_from_422
 from nearcase.intake.header import PixelHeader
+from nearcase.intake.wavelets import decode_halved, halvings_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,14 @@ class Stored:
     """The stored values of one frame.
 
     values is (rows, columns) or (rows, columns, 3), of the signedness that the header states; photometric is what
-    colour samples are now, which a codec may have changed.
+    colour samples are now, which a codec may have changed. After halvings the sides are shorter by that power of two
+    (and longer by one, see wavelets.decode_halved).
     """
 
     values: NDArray[Any]
     photometric: str
     bits: int
+    halvings: int = 0
 
 
 def decode_native(data: bytes, skip_bits: int, header: PixelHeader, byte_order: str) -> Stored:
@@ -50,8 +53,14 @@ def decode_native(data: bytes, skip_bits: int, header: PixelHeader, byte_order: 
     return Stored(_used_bits(_shaped(flat, header, header.is_planar), header), header.photometric, header.bits_stored)
 
 
-def decode_encapsulated(frame: bytes, header: PixelHeader, transfer_syntax: UID) -> Stored:
+def decode_encapsulated(frame: bytes, header: PixelHeader, transfer_syntax: UID, most_halvings: int = 0) -> Stored:
     """Returns the values of a compressed frame.
+
+    Args:
+        frame: The compressed bytes.
+        header: Checked pixel attributes.
+        transfer_syntax: How the frame is coded.
+        most_halvings: How often a coding in wavelets may leave out a level, where the caller needs less.
 
     Raises:
         InvalidInput: The frame is damaged, or says other sizes than the header.
@@ -61,13 +70,28 @@ def decode_encapsulated(frame: bytes, header: PixelHeader, transfer_syntax: UID)
         return _rle(frame, header)
     stream = read_codestream(frame)
     _check_against_header(stream, header)
-    values = np.asarray(_decoded(frame[stream.start :], stream, header))
-    expected = (header.rows, header.columns, 3)[: 2 if header.samples == 1 else 3]
-    if values.shape != expected:
+    codestream = frame[stream.start :]
+    values, halvings = _halved(codestream, stream, header, most_halvings)
+    if values is None:
+        values = np.asarray(_decoded(codestream, stream, header))
+    extra = 1 if halvings else 0  # a row and a column
+    shape = ((header.rows - 1 >> halvings) + 1 + extra, (header.columns - 1 >> halvings) + 1 + extra, 3)
+    if values.shape != shape[: 2 if header.samples == 1 else 3]:
         raise _damaged(stream.coding.value)
     if header.samples == 3:
-        return Stored(_unsigned(values), _color_after(stream, header), stream.precision)
-    return Stored(_signed_as_stated(values, stream.precision, header), header.photometric, stream.precision)
+        return Stored(_unsigned(values), _color_after(stream, header), stream.precision, halvings)
+    return Stored(_signed_as_stated(values, stream.precision, header), header.photometric, stream.precision, halvings)
+
+
+def _halved(codestream: bytes, stream: Codestream, header: PixelHeader, most: int) -> tuple[NDArray[Any] | None, int]:
+    """None and 0 where the whole frame has to be decoded, which then decides whether it is damaged."""
+    halvings = halvings_for(stream, most) if stream.is_signed == header.is_signed else 0
+    if halvings:
+        try:
+            return decode_halved(codestream, stream, halvings), halvings
+        except (OSError, ValueError):
+            pass  # a tile may have fewer levels than the header says
+    return None, 0
 
 
 def _rle(frame: bytes, header: PixelHeader) -> Stored:
@@ -148,6 +172,8 @@ def _used_bits(values: NDArray[Any], header: PixelHeader) -> NDArray[Any]:
         values = values.view(f"i{values.dtype.itemsize}")
     if above == below == 0:
         return values
+    if above == below and values.dtype.kind == "u" and values.max() >> header.bits_stored == 0:
+        return values  # nothing in the unused bits, as in most films: one pass in place of two copies
     kept = values << above
     kept >>= below
     return kept

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import numpy as np
 import PIL.Image
 
 from nearcase.types import Image
 
+THUMBNAIL_PX = 160
 _THUMBNAIL_QUALITY = 80
 
 
@@ -18,15 +20,18 @@ def encode_png(image: Image) -> bytes:
     return out.getvalue()
 
 
-def encode_thumbnail(image: Image, side: int = 160) -> bytes:
+def encode_thumbnail(image: Image, side: int = THUMBNAIL_PX) -> bytes:
     """Returns a JPEG file without any metadata, its longer side at most side pixels, with the image's proportions.
 
     Args:
         image: What to show.
         side: In pixels; a smaller image keeps its size.
     """
-    small = PIL.Image.fromarray(image.pixels)
-    small.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
+    whole = PIL.Image.fromarray(np.rint(image.pixels).astype(np.uint8))
+    left, top, right, bottom = image.frame_box or (0, 0, *whole.size)
+    scale = min(side / max(right - left, bottom - top), 1.0)
+    size = (max(round((right - left) * scale), 1), max(round((bottom - top) * scale), 1))
+    small = whole.resize(size, PIL.Image.Resampling.LANCZOS, (left, top, right, bottom), reducing_gap=2.0)
     out = BytesIO()
     small.save(out, "JPEG", quality=_THUMBNAIL_QUALITY)
     return out.getvalue()

@@ -32,8 +32,39 @@ class Window:
         smallest = 1.0 if self.function is WindowFunction.LINEAR else math.ulp(0.0)
         return math.isfinite(self.center) and math.isfinite(self.width) and self.width >= smallest
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The values at which brightness begins to rise and is full; None where it does not rise as a straight line."""
+        if self.function is WindowFunction.SIGMOID or (self.function, self.width) == (WindowFunction.LINEAR, 1.0):
+            return None
+        if self.function is WindowFunction.LINEAR_EXACT:
+            return self.center - self.width / 2.0, self.center + self.width / 2.0
+        return self.center - self.width / 2.0, self.center + self.width / 2.0 - 1.0
+
     def __str__(self) -> str:
         return f"window {self.center:g}/{self.width:g} {self.function.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The values of an image without a window, all of which are to be seen; in units of the modality transform."""
+
+    low: float
+    high: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """As those of a window."""
+        return self.low, self.high
+
+    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the share of full brightness of each value; where there is one value only it is 0."""
+        if self.low == self.high:
+            return np.zeros_like(values)
+        return (values - self.low) / (self.high - self.low)
+
+    def __str__(self) -> str:
+        return "full range, one value only" if self.low == self.high else f"full range {self.low:g} to {self.high:g}"
 
 
 def apply_window(values: NDArray[np.float64], window: Window) -> NDArray[np.float64]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from nearcase.errors import NearcaseError, NotFound, Unready
 from nearcase.index.base import Point
-from nearcase.index.filters import And, Equals, Filter
-from nearcase.retrieve.cases import THUMBNAIL, patient_key, to_case, to_payload
+from nearcase.index.filters import And, Equals, Filter, In
+from nearcase.retrieve.annotations import Annotations, annotate, given_to, renew
+from nearcase.retrieve.cases import THUMBNAIL, to_case, to_payload
 from nearcase.types import Case
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    case: Case
+    case: Case  # as its file states it
+    given: Annotations
     vector: Embedding
     done: asyncio.Future[AddOutcome]
 
@@ -82,10 +84,16 @@ class Library:
             await asyncio.gather(self._writer, return_exceptions=True)
         await self._index.close()
 
-    async def add(self, case: Case, vector: Embedding) -> AddOutcome:
-        """Returns when the case is durable."""
+    async def add(self, case: Case, given: Annotations, vector: Embedding) -> AddOutcome:
+        """Returns when the case is durable.
+
+        Args:
+            case: As its file states it.
+            given: What is known besides; what was given to the same image before is kept where this is silent.
+            vector: Its embedding.
+        """
         done: asyncio.Future[AddOutcome] = asyncio.get_running_loop().create_future()
-        await self._pending.put(_Pending(case, vector, done))
+        await self._pending.put(_Pending(case, given, vector, done))
         return await done
 
     async def known(self, content_sha256: str) -> Sequence[Case]:
@@ -113,13 +121,14 @@ class Library:
         return CasePage(cases, page.next_cursor, await self._index.count(where))
 
     async def erase(self, where: Filter) -> int:
-        """Removes what matches and returns how many cases that was; a case being added is added before or after."""
-        async with self._writing:
-            return await self._index.delete(where)
+        """Removes what matches and returns how many cases that was; a case being added is added before or after.
 
-    async def erase_patient(self, patient_id: str, issuer: str) -> int:
-        """Removes all cases of one patient."""
-        return await self.erase(Equals("patient_key", patient_key(patient_id, issuer)))
+        The index is told the ids of the cases only: it writes down what it is asked to delete, and `where` may hold
+        the real id of a patient whom a de-identified library does not know.
+        """
+        async with self._writing:
+            case_ids = [case_id async for case_id in self._ids(where)]
+            return await self._index.delete(In("case_id", tuple(case_ids))) if case_ids else 0
 
     async def labels(self) -> dict[str, int]:
         """Returns how many cases have each label, most frequent first."""
@@ -134,6 +143,16 @@ class Library:
             labels.setdefault(f"label.{name}", {})[value] = count
         patients = await self._index.facet("patient_key", limit=1_000_000)
         return Statistics(await self._index.count(), len(patients), counts | labels)
+
+    async def _ids(self, where: Filter) -> AsyncIterator[str]:
+        cursor = None
+        while True:
+            page = await self._index.scroll(limit=1000, cursor=cursor, where=where, without=(THUMBNAIL,))
+            for record in page.records:
+                yield record.point_id
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     async def _first(self, where: Filter) -> str | None:
         page = await self._index.scroll(limit=1, where=where, without=(THUMBNAIL,))
@@ -156,17 +175,23 @@ class Library:
                     self._pending.task_done()
 
     async def _commit(self, batch: Sequence[_Pending]) -> None:
-        latest = {pending.case.case_id: pending for pending in batch}
-        records = await self._index.get(list(latest))
-        stored = {record.point_id: to_case(record.point_id, record.payload) for record in records}
-        outcomes = {case_id: _outcome(pending.case, stored.get(case_id)) for case_id, pending in latest.items()}
+        records = await self._index.get(list({pending.case.case_id for pending in batch}))
+        cases = {record.point_id: to_case(record.point_id, record.payload) for record in records}
+        changed: dict[str, Point] = {}
+        outcomes: list[AddOutcome] = []
         now_s = self._clock.now_s()
-        changed = [pending for case_id, pending in latest.items() if outcomes[case_id] is not AddOutcome.UNCHANGED]
+        for pending in batch:  # in the order of coming, so that two of one image add up
+            stored = cases.get(pending.case.case_id)
+            case = _renewed(pending, stored)
+            outcomes.append(_outcome(case, stored))
+            if outcomes[-1] is not AddOutcome.UNCHANGED:
+                cases[case.case_id] = replace(case, added_at_s=now_s)
+                changed[case.case_id] = Point(case.case_id, pending.vector, to_payload(cases[case.case_id]))
         if changed:
-            await self._index.upsert([_point(pending, now_s) for pending in changed])
-        for pending in batch:
+            await self._index.upsert(list(changed.values()))
+        for pending, outcome in zip(batch, outcomes, strict=True):
             if not pending.done.done():
-                pending.done.set_result(outcomes[pending.case.case_id])
+                pending.done.set_result(outcome)
 
 
 def has_label(name: str) -> Filter:
@@ -180,9 +205,9 @@ def all_of(*parts: Filter | None) -> Filter | None:
     return given[0] if len(given) == 1 else And(given) if given else None
 
 
-def _point(pending: _Pending, now_s: float) -> Point:
-    case = replace(pending.case, added_at_s=now_s)
-    return Point(case.case_id, pending.vector, to_payload(case))
+def _renewed(pending: _Pending, stored: Case | None) -> Case:
+    given = renew(given_to(stored), pending.given) if stored else pending.given
+    return annotate(pending.case, given)
 
 
 def _outcome(case: Case, stored: Case | None) -> AddOutcome:

@@ -1,27 +1,38 @@
-"""What a person or a table adds to a file: checked, then merged; what the file states wins."""
+"""What a client gives besides a file, checked: what could not be stored, shown or filtered on is refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import datetime
 
 from nearcase.convert import facts_from_proto
 from nearcase.errors import InvalidInput
-from nearcase.types import Case, CaseFacts
-from nearcase.v1.library_pb2 import Annotations
+from nearcase.retrieve.annotations import Annotations
+from nearcase.types import CaseFacts
+from nearcase.v1.library_pb2 import Annotations as AnnotationsMessage
 
 MAX_LABELS = 64
 MAX_TEXT = 256
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_UID = re.compile(r"[0-9.]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def check(annotations: Annotations) -> None:
-    """Refuses what could not be stored, shown or filtered on.
+def read_annotations(message: AnnotationsMessage) -> Annotations:
+    """Returns the annotations of a message; codes are written as DICOM writes them, in capitals.
 
     Raises:
         InvalidInput: A label's name or value, a fact or the source is malformed.
     """
+    stated = facts_from_proto(message.facts)
+    capitals = {name: getattr(stated, name).strip().upper() for name in ("modality", "sex", "laterality")}
+    annotations = Annotations(dict(message.labels), dataclasses.replace(stated, **capitals), message.source)
+    _check(annotations)
+    return annotations
+
+
+def _check(annotations: Annotations) -> None:
     if len(annotations.labels) > MAX_LABELS:
         raise InvalidInput(f"expected at most {MAX_LABELS} labels, got {len(annotations.labels)}", field="labels")
     for name, value in annotations.labels.items():
@@ -33,29 +44,11 @@ def check(annotations: Annotations) -> None:
             )
         _check_text(value, "labels")
     _check_text(annotations.source, "source")
-    facts = facts_from_proto(annotations.facts)
+    facts = annotations.facts
     for field in dataclasses.fields(facts):
         if isinstance(value := getattr(facts, field.name), str):
             _check_text(value, field.name)
     _check_facts(facts)
-
-
-def merge(case: Case, annotations: Annotations) -> Case:
-    """Returns the case with the labels, the source, and facts where the file states none."""
-    facts = fill(case.facts, facts_from_proto(annotations.facts))
-    return dataclasses.replace(case, facts=facts, labels=dict(annotations.labels), source=annotations.source)
-
-
-def fill(stated: CaseFacts, given: CaseFacts) -> CaseFacts:
-    """Returns the stated facts, with given ones where nothing is stated."""
-    names = [field.name for field in dataclasses.fields(CaseFacts)]
-    missing = {name: getattr(given, name) for name in names if getattr(stated, name) in ("", None)}
-    return dataclasses.replace(stated, **missing)
-
-
-def adds_nothing(case: Case, annotations: Annotations) -> bool:
-    """True when the case already says all that these annotations would make it say."""
-    return merge(case, annotations) == case
 
 
 def _check_text(text: str, field: str) -> None:
@@ -68,5 +61,17 @@ def _check_facts(facts: CaseFacts) -> None:
         raise InvalidInput("expected an age from 0 to 120 years", field="age_years")
     if facts.sex not in ("", "M", "F", "O"):
         raise InvalidInput("expected the sex as M, F or O, or none", field="sex")
-    if facts.study_date and not re.fullmatch(r"(19|20)\d{6}", facts.study_date):
-        raise InvalidInput("expected the study date as YYYYMMDD", field="study_date")
+    if facts.laterality not in ("", "L", "R", "B", "U"):
+        raise InvalidInput("expected the laterality as L, R, B or U, or none", field="laterality")
+    for name in ("study_uid", "series_uid", "instance_uid", "sop_class_uid"):
+        if getattr(facts, name) and not _UID.fullmatch(getattr(facts, name)):
+            raise InvalidInput("expected a UID of digits and points, at most 64 (PS3.5 9.1)", field=name)
+    if facts.study_date:
+        _check_date(facts.study_date)
+
+
+def _check_date(text: str) -> None:
+    try:
+        datetime.strptime(text, "%Y%m%d")
+    except ValueError:
+        raise InvalidInput("expected the study date as YYYYMMDD", field="study_date") from None

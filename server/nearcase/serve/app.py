@@ -28,6 +28,7 @@ from nearcase.serve.engine import Engine
 from nearcase.serve.health import SERVICES, Health
 from nearcase.serve.interceptor import ErrorInterceptor
 from nearcase.serve.library_service import LibraryService
+from nearcase.serve.privacy import Privacy, open_privacy
 from nearcase.serve.search_service import SearchService
 from nearcase.serve.uploads import Uploads
 from nearcase.settings import Settings
@@ -64,13 +65,18 @@ async def start(settings: Settings) -> App:
     """Returns the server once it answers.
 
     Raises:
+        InvalidInput: The key of a de-identified library is unfit.
         Unready: The encoder, the library or the address can not be had; nothing is left running.
     """
+    privacy = await asyncio.to_thread(open_privacy, settings)
     encoder = await asyncio.to_thread(open_encoder, settings.encoder or default_encoder_folder())
     index = await open_index(
-        settings.data / "library", dimension=encoder.card.dimension, encoder_identity=encoder.card.identity
+        settings.data / "library",
+        dimension=encoder.card.dimension,
+        encoder_identity=encoder.card.identity,
+        pseudonym_check=privacy.check_value,
     )
-    engine = _build(settings, encoder, index)
+    engine = _build(settings, encoder, index, privacy)
     try:
         await asyncio.to_thread(engine.preparer.wait_ready)
         engine.library.start()
@@ -82,7 +88,7 @@ async def start(settings: Settings) -> App:
         raise
 
 
-def _build(settings: Settings, encoder: Encoder, index: Index) -> Engine:
+def _build(settings: Settings, encoder: Encoder, index: Index, privacy: Privacy) -> Engine:
     clock, workers = SystemClock(), settings.decode_worker_count
     sandbox = Sandbox(
         prepare_job, workers=workers, wall_s=settings.decode_wall_s, memory_bytes=settings.decode_memory_bytes
@@ -93,18 +99,21 @@ def _build(settings: Settings, encoder: Encoder, index: Index) -> Engine:
         clock=clock,
         card=encoder.card,
         summary=encoder.card.summary(encoder.runtime),
-        preparer=Preparer(sandbox, encoder.card.recipe, workers=workers),
+        preparer=Preparer(sandbox, encoder.card.recipe, workers=workers, max_waiting=settings.max_waiting),
         batcher=Batcher(encoder, clock, max_batch=MAX_BATCH, lanes=lanes, max_waiting=settings.max_waiting),
         index=index,
         library=Library(index, clock),
+        privacy=privacy,
     )
 
 
 async def _listen(engine: Engine) -> App:
     settings = engine.settings
-    interceptor, health = ErrorInterceptor(settings.max_concurrent_requests), Health(engine)
+    interceptor = ErrorInterceptor(settings.max_concurrent_requests, settings.max_adding_streams)
+    health = Health(engine)
     server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
-    uploads = Uploads(settings.data / "uploads", max_bytes=UPLOADS_OVER_LARGEST * settings.max_image_bytes)
+    most = UPLOADS_OVER_LARGEST * settings.max_image_bytes
+    uploads = Uploads(settings.data / "uploads", max_bytes=most, in_memory=engine.privacy.is_on)
     search_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(engine), server)
     decision_pb2_grpc.add_DecisionServiceServicer_to_server(DecisionService(engine), server)
     library_pb2_grpc.add_LibraryServiceServicer_to_server(LibraryService(engine, uploads), server)
@@ -116,7 +125,8 @@ async def _listen(engine: Engine) -> App:
     try:
         port = server.add_insecure_port(settings.listen)
     except RuntimeError:
-        raise Unready(f"can not listen on {settings.listen}; is another server there?", reason="ADDRESS") from None
+        why = "another server is there, or it is no address of this machine"
+        raise Unready(f"can not listen on {settings.listen}: {why}", reason="ADDRESS") from None
     await server.start()
     await health.start()
     return App(f"{host}:{port}", engine, health, interceptor, server)

@@ -30,6 +30,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         self, request: decision_pb2.ListFindingsRequest, context: Context
     ) -> decision_pb2.ListFindingsResponse:
         """Lists the labels of the library by name; the page token is the last name sent."""
+        if request.page_size < 0:
+            raise InvalidInput(f"expected page_size from 0, got {request.page_size}", field="page_size")
         counts = await self._engine.library.labels()
         names = sorted(name for name in counts if name > request.page_token)
         size = min(request.page_size if request.page_size > 0 else 100, 1000)
@@ -87,7 +89,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         return [asked] if asked else sorted(known)
 
     async def _weigh(self, finding: str, query: Query, options: decision_pb2.DecideOptions) -> Decision:
-        where = all_of(parse(options.filter) if options.filter.strip() else None, has_label(finding))
+        asked = self._engine.privacy.where(parse(options.filter)) if options.filter.strip() else None
+        where = all_of(asked, has_label(finding))
         with_thumbnails = "thumbnail_jpeg" in check_case_mask(options.case_mask)
         scope = Scope(k=options.k or DEFAULT_EVIDENCE, where=where, with_thumbnails=with_thumbnails)
         return decide(finding, (await search(self._engine.index, [query], scope)).hits)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from google.rpc import code_pb2
+
 from nearcase.convert import encoder_to_proto
 from nearcase.errors import InvalidInput, NearcaseError, Unsupported
 from nearcase.serve.context import Context
@@ -60,4 +62,4 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
 def item_error(error: NearcaseError) -> ItemError:
     """Returns a refusal of one item of many."""
-    return ItemError(code=error.code.value[0], reason=error.reason, message=str(error))
+    return ItemError(code=code_pb2.Code.Value(error.code), reason=error.reason, message=str(error))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nearcase.index.base import Index
     from nearcase.prepare import Prepared, Preparer
     from nearcase.retrieve.library import Library
+    from nearcase.serve.privacy import Privacy
     from nearcase.settings import Settings
 
 
@@ -56,6 +57,7 @@ class Engine:
     batcher: Batcher
     index: Index
     library: Library
+    privacy: Privacy
 
     def deadline_s(self, context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
         """The caller's deadline on the monotonic clock; None without one."""
@@ -63,12 +65,12 @@ class Engine:
         return None if remaining_s is None else self.clock.monotonic_s() + remaining_s
 
     async def embed(
-        self, data: bytes, frame_number: int | None, *, deadline_s: float | None, bulk: bool = False
+        self, data: bytes, frame_number: int | None, *, deadline_s: float | None, adding: bool = False
     ) -> Embedding:
-        """Returns the embedding of a file's frame.
+        """Returns the embedding of a file's frame; one that is for adding gives way to searches.
 
         Raises:
-            InvalidInput, Unsupported: The file can not be read.
+            InvalidInput, Unsupported: The file can not be read, or may not enter the library.
             Overloaded: Too much waits.
             TimeoutError: The deadline passed before the work began.
         """
@@ -77,9 +79,10 @@ class Engine:
         if frame_number is not None and frame_number < 1:
             raise InvalidInput(f"frames count from 1, got {frame_number}", field="frame_number")
         start_s = self.clock.monotonic_s()
-        prepared = await self.preparer.prepare(data, frame_number)
+        text_policy = self.privacy.adding if adding else self.privacy.asking
+        prepared = await self.preparer.prepare(data, frame_number, text_policy, bulk=adding)
         decode_ms = (self.clock.monotonic_s() - start_s) * 1e3
-        embedded = await self.batcher.embed(prepared.pixels, deadline_s=deadline_s, bulk=bulk)
+        embedded = await self.batcher.embed(prepared.pixels, deadline_s=deadline_s, bulk=adding)
         return Embedding(prepared, embedded, decode_ms)
 
     async def example(self, source: Any, weight: float, *, deadline_s: float | None) -> Example:
@@ -91,9 +94,11 @@ class Engine:
             Unsupported: No engine here serves this kind of source.
         """
         kind = source.WhichOneof("source")
+        frame_number = source.frame_number if source.HasField("frame_number") else None
         if kind == "image":
-            frame_number = source.frame_number if source.HasField("frame_number") else None
             return await self._from_file(source.image, frame_number, weight, deadline_s)
+        if frame_number is not None:
+            raise InvalidInput("a frame_number belongs to an image; a stored case is one frame", field="frame_number")
         if kind in ("case_id", "instance_uid"):
             return await self._from_library(kind, getattr(source, kind), weight)
         if kind is None:
@@ -118,11 +123,13 @@ class Engine:
     ) -> Example:
         embedding = await self.embed(data, frame_number, deadline_s=deadline_s)
         prepared, embedded = embedding.prepared, embedding.embedded
-        query = Query(to_case(prepared), embedded.embedding, weight)
+        query = Query(self.privacy.case(to_case(prepared)), embedded.embedding, weight)
         return Example(query, prepared.image, embedding.decode_ms, embedded.queue_ms, embedded.encode_ms)
 
     async def _from_library(self, kind: str, key: str, weight: float) -> Example:
-        case, vector = await self.library.get(key if kind == "case_id" else Equals("instance_uid", key))
+        case, vector = await self.library.get(
+            key if kind == "case_id" else self.privacy.where(Equals("instance_uid", key))
+        )
         image = QueryImage(case.facts, case.frame_number, case.frame_count, (), case.thumbnail_jpeg)
         return Example(Query(case, vector, weight), image)
 

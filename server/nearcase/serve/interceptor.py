@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from nearcase.errors import InvalidInput, NearcaseError, Overloaded, Unready
@@ -22,11 +23,17 @@ RETRY_AFTER_S = 1
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Translates NearcaseError to its code with google.rpc details, and limits requests in progress."""
+    """Translates NearcaseError to its code with google.rpc details, and limits what is in progress.
 
-    def __init__(self, max_concurrent: int) -> None:
-        self._max_concurrent = max_concurrent
-        self.in_progress = 0
+    Streams of images to add have places of their own: they may idle for long, and must not keep searches out.
+
+    Args:
+        max_requests: Requests in progress.
+        max_streams: Adding streams in progress.
+    """
+
+    def __init__(self, max_requests: int, max_streams: int) -> None:
+        self.requests, self.streams = Places(max_requests, "requests"), Places(max_streams, "adding streams")
 
     async def intercept_service(
         self,
@@ -38,60 +45,95 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith("/nearcase."):
             return handler
+        read = _tolerant(cast(Any, handler.request_deserializer))
         if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._streaming(cast(Any, handler.stream_stream), method),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        make = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        )
-        call = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return make(self._unary(cast(Any, call), method), handler.request_deserializer, handler.response_serializer)
+            call = self._streaming(cast(Any, handler.stream_stream), method)
+            return grpc.stream_stream_rpc_method_handler(call, read, handler.response_serializer)
+        if handler.request_streaming:
+            gathered = self._gathering(cast(Any, handler.stream_unary), method)
+            return grpc.stream_unary_rpc_method_handler(gathered, read, handler.response_serializer)
+        answered = self._unary(cast(Any, handler.unary_unary), method)
+        return grpc.unary_unary_rpc_method_handler(answered, read, handler.response_serializer)
 
     def _unary(self, call: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
         async def handle(request: Any, context: Context) -> Any:
-            async with _Place(self, context, method):
-                return await call(request, context)
+            async with _Place(self.requests, context, method):
+                return await call(_whole(request), context)
+
+        return handle
+
+    def _gathering(self, call: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
+        async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
+            async with _Place(self.requests, context, method):
+                return await call(_each_whole(requests), context)
 
         return handle
 
     def _streaming(self, call: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
-        async def handle(requests: Any, context: Context) -> AsyncIterator[Any]:
-            async with _Place(self, context, method):
-                async for response in call(requests, context):
+        async def handle(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            async with _Place(self.streams, context, method):
+                async for response in call(_each_whole(requests), context):
                     yield response
 
         return handle
 
+
+class Places:
+    """How many of a kind are in progress, and may be."""
+
+    def __init__(self, limit: int, kind: str) -> None:
+        self._limit, self._kind = limit, kind
+        self.taken = 0
+
     def enter(self) -> None:
         """Takes a place; raises Overloaded when there is none."""
-        if self.in_progress >= self._max_concurrent:
-            raise Overloaded(
-                f"{self._max_concurrent} requests are in progress; try again later", reason="TOO_MANY_REQUESTS"
-            )
-        self.in_progress += 1
+        if self.taken >= self._limit:
+            message = f"{self._limit} {self._kind} are in progress; try again later"
+            raise Overloaded(message, reason="TOO_MANY_REQUESTS")
+        self.taken += 1
 
     def leave(self) -> None:
         """Gives the place back."""
-        self.in_progress -= 1
+        self.taken -= 1
+
+
+def _tolerant(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Reads a message, or returns None for bytes that are none, so that the refusal has its code and reason."""
+
+    def reading(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return None
+
+    return reading
+
+
+def _whole(request: Any) -> Any:
+    if request is None:
+        raise InvalidInput("these bytes are no message of this API", reason="MALFORMED_MESSAGE")
+    return request
+
+
+async def _each_whole(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _whole(request)
 
 
 class _Place:
     """One request's place: taken on entry, given back on exit, whatever happens; errors become statuses."""
 
-    def __init__(self, owner: ErrorInterceptor, context: Context, method: str) -> None:
-        self._owner, self._context, self._method = owner, context, method
+    def __init__(self, places: Places, context: Context, method: str) -> None:
+        self._places, self._context, self._method = places, context, method
 
     async def __aenter__(self) -> None:
         try:
-            self._owner.enter()
+            self._places.enter()
         except Overloaded as error:
             await abort(self._context, error)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        self._owner.leave()
+        self._places.leave()
         if isinstance(error, NearcaseError):
             await abort(self._context, error)
         if isinstance(error, TimeoutError):
@@ -104,7 +146,7 @@ class _Place:
 async def abort(context: Context, error: NearcaseError) -> NoReturn:
     """Ends the call with the error's code, message and google.rpc details; the reason is plain metadata as well."""
     details = ("grpc-status-details-bin", to_status(error).SerializeToString())
-    await context.abort(error.code, str(error), (details, ("nearcase-reason", error.reason)))
+    await context.abort(grpc.StatusCode[error.code], str(error), (details, ("nearcase-reason", error.reason)))
     raise AssertionError("abort returned")
 
 
@@ -119,7 +161,7 @@ def to_status(error: NearcaseError) -> status_pb2.Status:
     packed = [AnyMessage() for _ in details]
     for box, detail in zip(packed, details, strict=True):
         box.Pack(detail)
-    return status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=str(error), details=packed)
+    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=str(error), details=packed)
 
 
 def _where(error: BaseException) -> str:

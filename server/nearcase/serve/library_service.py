@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 
 from nearcase.convert import case_to_proto, check_case_mask, encoder_to_proto
 from nearcase.errors import InvalidInput
-from nearcase.index.filter_text import parse
-from nearcase.index.filters import Equals
+from nearcase.index.filter_text import parse, to_text
+from nearcase.index.filters import Equals, Filter
+from nearcase.index.points import check_ids
 from nearcase.serve.adding import AddStream
 from nearcase.serve.context import Context
 from nearcase.serve.engine import Engine
@@ -19,6 +20,7 @@ from nearcase.serve.uploads import Uploads, folder_size_bytes
 from nearcase.v1 import library_pb2, library_pb2_grpc
 
 MAX_PAGE = 1000
+MAX_TOKEN = 200
 
 
 class LibraryService(library_pb2_grpc.LibraryServiceServicer):
@@ -47,7 +49,8 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         kind = request.WhichOneof("key")
         if kind is None:
             raise InvalidInput("expected case_id or instance_uid", field="key")
-        key = request.case_id if kind == "case_id" else Equals("instance_uid", request.instance_uid)
+        named = self._engine.privacy.where(Equals("instance_uid", request.instance_uid))
+        key = request.case_id if kind == "case_id" else named
         case, _ = await self._engine.library.get(key)
         return library_pb2.GetCaseResponse(case=case_to_proto(case, names))
 
@@ -56,15 +59,16 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         names = check_case_mask(request.case_mask)
         if request.page_size < 0:
             raise InvalidInput(f"expected page_size from 0, got {request.page_size}", field="page_size")
+        where = parse(request.filter) if request.filter.strip() else None
         page = await self._engine.library.page(
             limit=min(request.page_size or 100, MAX_PAGE),
-            cursor=_read_token(request.page_token, request.filter),
-            where=parse(request.filter) if request.filter.strip() else None,
+            cursor=_read_token(request.page_token, where),
+            where=self._engine.privacy.where(where) if where else None,
             with_thumbnails="thumbnail_jpeg" in names,
         )
         return library_pb2.ListCasesResponse(
             cases=[case_to_proto(case, names) for case in page.cases],
-            next_page_token=_write_token(page.next_cursor, request.filter),
+            next_page_token=_write_token(page.next_cursor, where),
             total_size=page.total,
         )
 
@@ -73,15 +77,18 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
     ) -> library_pb2.EraseCasesResponse:
         """Removes all cases of an image, series, study or patient."""
         kind = request.WhichOneof("target")
-        library = self._engine.library
+        privacy = self._engine.privacy
         if kind is None or not _target(request, kind):
             raise InvalidInput(
                 "expected what to erase: case_id, instance_uid, series_uid, study_uid or patient", field="target"
             )
+        if kind == "case_id":
+            check_ids([request.case_id])
         if kind == "patient":
-            count = await library.erase_patient(request.patient.patient_id, request.patient.patient_id_issuer)
+            where = privacy.patient(request.patient.patient_id, request.patient.patient_id_issuer)
         else:
-            count = await library.erase(Equals(kind, _target(request, kind)))
+            where = privacy.where(Equals(kind, _target(request, kind)))
+        count = await self._engine.library.erase(where)
         return library_pb2.EraseCasesResponse(erased_count=count)
 
     async def GetStatistics(
@@ -104,24 +111,26 @@ def _target(request: library_pb2.EraseCasesRequest, kind: str) -> str:
     return request.patient.patient_id if kind == "patient" else str(getattr(request, kind))
 
 
-def _write_token(cursor: str | None, filter_text: str) -> str:
+def _write_token(cursor: str | None, where: Filter | None) -> str:
     """Page tokens are opaque and bound to their filter (AIP-158)."""
     if cursor is None:
         return ""
-    return base64.urlsafe_b64encode(json.dumps([cursor, _digest(filter_text)]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([cursor, _digest(where)]).encode()).decode()
 
 
-def _read_token(token: str, filter_text: str) -> str | None:
+def _read_token(token: str, where: Filter | None) -> str | None:
     if not token:
         return None
     try:
-        cursor, digest = json.loads(base64.urlsafe_b64decode(token))
+        read = json.loads(base64.urlsafe_b64decode(token)) if len(token) <= MAX_TOKEN else None
     except ValueError:
-        cursor, digest = None, ""
-    if not isinstance(cursor, str) or digest != _digest(filter_text):
+        read = None
+    cursor, digest = read if isinstance(read, list) and len(read) == 2 else (None, "")
+    if not isinstance(cursor, str) or digest != _digest(where):
         raise InvalidInput("this page_token is not from a ListCases with the same filter", field="page_token")
     return cursor
 
 
-def _digest(filter_text: str) -> str:
-    return hashlib.sha256(filter_text.strip().encode()).hexdigest()[:16]
+def _digest(where: Filter | None) -> str:
+    """Two texts of one meaning are one filter."""
+    return hashlib.sha256(to_text(where).encode() if where else b"").hexdigest()[:16]

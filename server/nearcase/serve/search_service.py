@@ -50,6 +50,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     async def _search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
         start_s = self._engine.clock.monotonic_s()
         scope, names = to_scope(request.options), check_case_mask(request.options.case_mask)
+        if scope.where is not None:
+            scope = dataclasses.replace(scope, where=self._engine.privacy.where(scope.where))
         if not 1 <= len(request.examples) <= MAX_EXAMPLES:
             raise InvalidInput(f"expected 1 to {MAX_EXAMPLES} examples, got {len(request.examples)}", field="examples")
         sources = [(example, _weight(example)) for example in request.examples]

@@ -1,6 +1,8 @@
 """Files that come in chunks, kept on disk until they are whole, so that a broken stream can be resumed.
 
-A part file is named by a hash of the request id and the file's hash, never by what a client sent.
+A part file is named by a hash of the request id and the file's hash, never by what a client sent. A de-identified
+library keeps parts in memory instead, while their stream is open: on disk they would hold a patient's data as it came,
+and outlive a crash.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Upload:
     """One file on its way; used by one stream at a time."""
 
-    def __init__(self, path: Path, size_bytes: int, sha256: str) -> None:
+    def __init__(self, path: Path, size_bytes: int, sha256: str, *, in_memory: bool = False) -> None:
         self.path, self.size_bytes, self._sha256 = path, size_bytes, sha256
+        self._held = bytearray() if in_memory else None
         self.received_bytes = path.stat().st_size if path.exists() else 0
 
     @property
@@ -41,14 +44,21 @@ class Upload:
             raise InvalidInput(message, field="offset_bytes")
         if offset_bytes + len(data) > self.size_bytes:
             raise InvalidInput(f"more bytes came than the {self.size_bytes} announced", field="size_bytes")
+        if self._held is not None:
+            self._held[offset_bytes:] = data
+        else:
+            self._write_part(offset_bytes, data)
+        self.received_bytes = offset_bytes + len(data)
+
+    def _write_part(self, offset_bytes: int, data: bytes) -> None:
         try:
-            with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)  # it is a patient's, and no one else's
+            with os.fdopen(descriptor, "r+b") as file:
                 file.truncate(offset_bytes)
                 file.seek(offset_bytes)
                 file.write(data)
         except OSError as error:
             raise Unready(f"the upload could not be written: {error.strerror}", reason="DISK") from error
-        self.received_bytes = offset_bytes + len(data)
 
     def take(self) -> bytes:
         """Returns the whole file.
@@ -56,7 +66,7 @@ class Upload:
         Raises:
             InvalidInput: It is not the file that was announced; what was received is dropped.
         """
-        data = self.path.read_bytes()
+        data = self.path.read_bytes() if self._held is None else bytes(self._held)
         if hashlib.sha256(data).hexdigest() != self._sha256:
             self.drop()
             raise InvalidInput(
@@ -66,7 +76,10 @@ class Upload:
 
     def drop(self) -> None:
         """Forgets what was received."""
-        self.path.unlink(missing_ok=True)
+        if self._held is None:
+            self.path.unlink(missing_ok=True)
+        else:
+            self._held, self.received_bytes = bytearray(), 0
 
 
 class Uploads:
@@ -75,16 +88,15 @@ class Uploads:
     Args:
         folder: Made if it is absent.
         max_bytes: Of all parts together, as announced by those that are open now and kept by the others.
+        in_memory: Nothing is written, nothing can be resumed, and all parts that lie there are dropped at start.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        self._folder, self._max_bytes = folder, max_bytes
+    def __init__(self, folder: Path, *, max_bytes: int, in_memory: bool = False) -> None:
+        self._folder, self._max_bytes, self._in_memory = folder, max_bytes, in_memory
         self._open: dict[Path, int] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob("*.part"):
-                if time.time() - path.stat().st_mtime > KEEP_S:
-                    path.unlink(missing_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._drop_old()
         except OSError as error:
             raise Unready(f"the folder for uploads can not be used: {error.strerror}", reason="DISK") from error
 
@@ -95,23 +107,32 @@ class Uploads:
             InvalidInput: The hash is no SHA-256, or another stream sends the same upload now.
             Overloaded: Too many bytes are under way.
         """
+        self._drop_old()
         path = self._path(request_id, sha256, size_bytes)
         if path in self._open:
             raise InvalidInput("another stream is sending this upload now", reason="UPLOAD_IN_USE", field="request_id")
         if self._held_bytes() + size_bytes > self._max_bytes:
             raise Overloaded("too many bytes of unfinished uploads are here; try again later", reason="UPLOADS_FULL")
         self._open[path] = size_bytes
-        return Upload(path, size_bytes, sha256)
+        return Upload(path, size_bytes, sha256, in_memory=self._in_memory)
 
     def close(self, upload: Upload) -> None:
-        """Lets go of the upload; what was received stays for a day unless it was dropped."""
+        """Lets go of the upload; what was received stays for a day unless it was dropped, or was in memory."""
         self._open.pop(upload.path, None)
+        if self._in_memory:
+            upload.drop()
 
     def find(self, request_id: str, sha256: str) -> tuple[int, int]:
         """Returns (received, announced) bytes of an upload; (0, 0) for one that is not known."""
         for path in self._folder.glob(f"{_name(request_id, sha256)}-*.part"):
             return path.stat().st_size, int(path.stem.rsplit("-", 1)[1])
         return 0, 0
+
+    def _drop_old(self) -> None:
+        """Drops what nobody went on with for a day; in memory mode, all that an earlier server left."""
+        for path in self._folder.glob("*.part"):
+            if path not in self._open and (self._in_memory or time.time() - path.stat().st_mtime > KEEP_S):
+                path.unlink(missing_ok=True)
 
     def _path(self, request_id: str, sha256: str, size_bytes: int) -> Path:
         return self._folder / f"{_name(request_id, sha256)}-{size_bytes}.part"

@@ -34,7 +34,7 @@ class _AddOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AddOutcome
     ADD_OUTCOME_UNCHANGED: _AddOutcome.ValueType  # 2
     """The same image with the same annotations was there before."""
     ADD_OUTCOME_REPLACED: _AddOutcome.ValueType  # 3
-    """The instance was there before with other bytes or annotations, which are now replaced."""
+    """The instance was there before; its bytes, or those annotations that were given anew, are now replaced."""
 
 class AddOutcome(_AddOutcome, metaclass=_AddOutcomeEnumTypeWrapper):
     """What became of an added image."""
@@ -46,12 +46,14 @@ ADD_OUTCOME_ADDED: AddOutcome.ValueType  # 1
 ADD_OUTCOME_UNCHANGED: AddOutcome.ValueType  # 2
 """The same image with the same annotations was there before."""
 ADD_OUTCOME_REPLACED: AddOutcome.ValueType  # 3
-"""The instance was there before with other bytes or annotations, which are now replaced."""
+"""The instance was there before; its bytes, or those annotations that were given anew, are now replaced."""
 Global___AddOutcome: _TypeAlias = AddOutcome  # noqa: Y015
 
 @_typing.final
 class Annotations(_message.Message):
-    """What a person or a table adds to what the file says."""
+    """What a person or a table adds to what the file says. What was given to the same image before is kept where these are
+    silent.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,7 +258,7 @@ class AddImagesResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> _types_pb2.ItemError:
-        """Refused; nothing of it was kept."""
+        """Refused; nothing of it was kept, unless the reason is INDEX_PROCESS_ENDED, after which it may be sent again."""
 
     def __init__(
         self,

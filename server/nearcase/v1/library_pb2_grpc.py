@@ -102,7 +102,7 @@ class LibraryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseCases(self, request, context):
-        """EraseCases removes all cases of an instance, series, study or patient for good.
+        """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

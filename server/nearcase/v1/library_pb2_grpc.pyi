@@ -45,7 +45,7 @@ class LibraryServiceStub:
     ListCases: _grpc.UnaryUnaryMultiCallable[_library_pb2.ListCasesRequest, _library_pb2.ListCasesResponse]
     """ListCases returns cases in a stable order, page by page."""
     EraseCases: _grpc.UnaryUnaryMultiCallable[_library_pb2.EraseCasesRequest, _library_pb2.EraseCasesResponse]
-    """EraseCases removes all cases of an instance, series, study or patient for good."""
+    """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again."""
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_library_pb2.GetStatisticsRequest, _library_pb2.GetStatisticsResponse]
     """GetStatistics counts what the library holds."""
 
@@ -66,7 +66,7 @@ class LibraryServiceAsyncStub(LibraryServiceStub):
     ListCases: _aio.UnaryUnaryMultiCallable[_library_pb2.ListCasesRequest, _library_pb2.ListCasesResponse]  # type: ignore[assignment]
     """ListCases returns cases in a stable order, page by page."""
     EraseCases: _aio.UnaryUnaryMultiCallable[_library_pb2.EraseCasesRequest, _library_pb2.EraseCasesResponse]  # type: ignore[assignment]
-    """EraseCases removes all cases of an instance, series, study or patient for good."""
+    """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again."""
     GetStatistics: _aio.UnaryUnaryMultiCallable[_library_pb2.GetStatisticsRequest, _library_pb2.GetStatisticsResponse]  # type: ignore[assignment]
     """GetStatistics counts what the library holds."""
 
@@ -114,7 +114,7 @@ class LibraryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _library_pb2.EraseCasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_library_pb2.EraseCasesResponse, _abc.Awaitable[_library_pb2.EraseCasesResponse]]:
-        """EraseCases removes all cases of an instance, series, study or patient for good."""
+        """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again."""
 
     @_abc_1.abstractmethod
     def GetStatistics(

@@ -1,0 +1,135 @@
+"""From the basis to the decision: the one way, today and in a replay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from nearcase.decide.abstain import Abstention, abstention
+from nearcase.decide.basis import Basis
+from nearcase.decide.neighbours import Shares, strength, tally, weigh
+from nearcase.decide.operating import Selected
+from nearcase.decide.point import FittedPoint
+from nearcase.decide.rate import Rate, npv, ppv
+from nearcase.decide.regress import regress
+from nearcase.decide.scorers import score
+from nearcase.types import Call, Case, CaseFacts, Decision, Evidence, Hit, Interval, Measurement, Strength, Vote
+
+
+def verdict(basis: Basis) -> Decision:
+    """Returns the decision; its evidence has of each case only the id."""
+    finding = basis.finding
+    shares = score(finding.scorer, basis.priors, basis.measured)
+    found = _score(basis, shares)
+    why = abstention(basis)
+    shown = Decision(
+        finding=finding.name,
+        call=Call.ABSTAIN,
+        votes=_votes(basis, shares),
+        evidence=_evidence(basis),
+        score=found,
+        strength=_strength(basis),
+        measurement=_measurement(basis, shares),
+    )
+    return _abstained(shown, why) if why else _called(shown, basis)
+
+
+def _score(basis: Basis, shares: Shares) -> float | None:
+    positives = basis.finding.positive_values
+    if not positives or not shares:
+        return None
+    return min(1.0, math.fsum(share for value, share in shares if value in positives))
+
+
+def _votes(basis: Basis, shares: Shares) -> tuple[Vote, ...]:
+    """One for each value that has a share or a case; those of the cases where the scorer's could not be measured."""
+    shares = shares or tally(basis.priors, weigh(basis.priors, basis.finding.scorer))
+    values = [prior.value for prior in basis.priors]
+    silent = sorted(set(values) - dict(shares).keys())
+    return tuple(
+        Vote(value, share, values.count(value)) for value, share in (*shares, *((each, 0.0) for each in silent))
+    )
+
+
+def _evidence(basis: Basis) -> tuple[Evidence, ...]:
+    weights = weigh(basis.priors, basis.finding.scorer)
+    return tuple(
+        Evidence(Hit(Case(prior.case_id, CaseFacts()), prior.similarity), prior.value, weight)
+        for prior, weight in zip(basis.priors, weights, strict=True)
+    )
+
+
+def _strength(basis: Basis) -> Strength | None:
+    if basis.labelled_count is None or not basis.priors:
+        return None
+    finding = basis.finding
+    return strength(
+        basis.priors,
+        finding.scorer.temperature,
+        basis.labelled_count,
+        finding.positive_values,
+        is_exact=basis.is_exact,
+    )
+
+
+def _measurement(basis: Basis, shares: Shares) -> Measurement | None:
+    if not basis.finding.is_number or not shares:
+        return None
+    residuals = basis.fit.residuals if basis.fit else None
+    return regress(shares, residuals, basis.finding.unit)
+
+
+def _abstained(shown: Decision, why: Abstention) -> Decision:
+    return replace(shown, abstain_reason=why.reason.value, explanation=why.sentence)
+
+
+def _called(shown: Decision, basis: Basis) -> Decision:
+    selected, found = basis.selected, shown.score
+    if selected is None or found is None:
+        raise AssertionError("a basis without a point or a score abstains")
+    calibration = basis.fit.calibration if basis.fit else None
+    call = _call(found, selected)
+    return replace(
+        shown,
+        call=call,
+        explanation=_explained(basis, found, call, selected),
+        probability=calibration.probability(found, basis.prevalence) if calibration else None,
+        operating_point=selected.point.shown,
+        rule_out_point=selected.rule_out.shown if selected.rule_out else None,
+        ppv=_predictive(selected.point, basis.prevalence, ppv),
+        npv=_predictive(selected.rule_out or selected.point, basis.prevalence, npv),
+    )
+
+
+def _call(found: float, selected: Selected) -> Call:
+    if found >= selected.point.threshold:
+        return Call.POSITIVE
+    if selected.rule_out is not None and found >= selected.rule_out.threshold:
+        return Call.POSSIBLE
+    return Call.NEGATIVE
+
+
+def _predictive(
+    point: FittedPoint, prevalence: float | None, value: Callable[[Rate, Rate, float], Interval | None]
+) -> Interval | None:
+    """Of a pair, the PPV is that of ruling in and the NPV that of ruling out."""
+    return None if prevalence is None else value(point.sensitivity, point.specificity, prevalence)
+
+
+def _explained(basis: Basis, found: float, call: Call, selected: Selected) -> str:
+    point = (selected.rule_out or selected.point) if call is Call.NEGATIVE else selected.point
+    side = "at or above" if call is Call.POSITIVE else "below"
+    if call is Call.POSSIBLE and selected.rule_out is not None:
+        side = f"at or above the threshold {selected.rule_out.threshold:.3g} of {selected.rule_out.name} and below"
+    shown = point.shown
+    return (
+        f"{basis.finding.shown}: the score {found:.3g} is {side} the threshold {point.threshold:.3g} of {point.name}, "
+        f"which has a held-out sensitivity of {_percent(shown.sensitivity)} and specificity of "
+        f"{_percent(shown.specificity)}, in {point.positive_patients} patients with the finding and "
+        f"{point.negative_patients} without."
+    )
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
