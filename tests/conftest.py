@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
+from environments import PROJECT, pip
 from hypothesis import HealthCheck, settings
 
 # No deadline and no "too slow": both measure how busy the machine is. In CI every run draws the same examples, so that
@@ -32,6 +34,25 @@ def pydicom_data() -> Path:
 def pydicom_files() -> Path:
     """The folder with the small real DICOM files that come with pydicom itself."""
     return _package_folder("pydicom") / "data" / "test_files"
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips where no package can be fetched; after it, a failing pip is a failing test."""
+    (backend,) = tomllib.loads((PROJECT / "pyproject.toml").read_text())["build-system"]["requires"]
+    probe = pip("download", "--no-deps", "--dest", tmp_path_factory.mktemp("probe"), backend)
+    if probe.returncode != 0:
+        pytest.skip("pip can not reach a package registry from here")
+
+
+@pytest.fixture(scope="session")
+def wheel(registry: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built once for all tests that install it."""
+    out = tmp_path_factory.mktemp("wheel")
+    built = pip("wheel", "--no-deps", "--wheel-dir", out, PROJECT)
+    assert built.returncode == 0, built.stderr
+    (path,) = out.glob("nearcase-*.whl")
+    return path
 
 
 def _package_folder(name: str) -> Path:

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from environments import PROJECT, environment_in, installed_in, run
 from packaging.requirements import Requirement
-
-PROJECT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where no package can be fetched; after it, a failing pip is a failing test."""
-    (backend,) = tomllib.loads((PROJECT / "pyproject.toml").read_text())["build-system"]["requires"]
-    probe = pip("download", "--no-deps", "--dest", tmp_path_factory.mktemp("probe"), backend)
-    if probe.returncode != 0:
-        pytest.skip("pip can not reach a package registry from here")
-
-
-@pytest.fixture(scope="session")
-def wheel(registry: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
-    out = tmp_path_factory.mktemp("wheel")
-    built = pip("wheel", "--no-deps", "--wheel-dir", out, PROJECT)
-    assert built.returncode == 0, built.stderr
-    (path,) = out.glob("nearcase-*.whl")
-    return path
-
-
-@pytest.fixture(scope="session")
 def client_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with the base install, each declared dependency at its lowest version."""
-    folder = tmp_path_factory.mktemp("client")
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
     oldest = [
         f"{requirement.name}=={s.version}"
@@ -49,19 +24,7 @@ def client_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         for s in requirement.specifier
         if s.operator == ">="
     ]
-    installed = pip("--python", python, "install", wheel, *oldest)
-    assert installed.returncode == 0, installed.stderr
-    return python
-
-
-def pip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-
-
-def run(python: Path, code: str) -> subprocess.CompletedProcess[str]:
-    command = [str(python), "-I", "-W", "error", "-c", code]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return environment_in(tmp_path_factory.mktemp("client"), wheel, *oldest)
 
 
 def test_client_imports_with_its_oldest_dependencies(client_python: Path) -> None:
@@ -76,9 +39,7 @@ def test_every_stub_imports(client_python: Path) -> None:
 
 
 def test_base_install_brings_nothing_else(client_python: Path) -> None:
-    result = run(client_python, "from importlib.metadata import distributions as d; print(*(x.name for x in d()))")
-    installed = {name.lower().replace("-", "_") for name in result.stdout.split()}
-    assert installed == {"nearcase", "grpcio", "protobuf", "typing_extensions"}  # the last by wish of grpcio
+    assert installed_in(client_python) == {"nearcase", "grpcio", "protobuf", "typing_extensions"}  # last: for grpcio
 
 
 def test_server_command_says_which_extra_is_missing(client_python: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from numpy.typing import ArrayLike
 
-from nearcase_eval.clustered import Area, area_of, covariance
+from nearcase_eval.clustered import Area, area_of, variance_of
 from nearcase_eval.estimate import Estimate, Shape, State, from_se, not_estimable, z_of
 from nearcase_eval.sample import FEW_PATIENTS, Sample, sample_of
 
@@ -50,7 +50,7 @@ def estimate_of(area: Area, *, level: float = 0.95, shape: Shape = Shape.LOGIT) 
         return Estimate(
             area.value, low, high, area.n, area.patients, "Newcombe", level, State.LOW_PRECISION, reason, se_of(area)
         )
-    se = math.sqrt(float(covariance([area])[0, 0]))
+    se = math.sqrt(variance_of(area))
     found = from_se(area.value, se, n=area.n, patients=area.patients, method=method, level=level, shape=shape)
     return dataclasses.replace(found, method=f"{method}, {shape.value} interval")
 
@@ -63,7 +63,7 @@ def se_of(area: Area) -> float:
     if _why_not_delta(area):
         low, high = newcombe(area.value, area.effective_positives, area.effective_negatives, level=0.95)
         return (high - low) / (2.0 * z_of(0.95))
-    return math.sqrt(float(covariance([area])[0, 0]))
+    return math.sqrt(variance_of(area))
 
 
 def newcombe(value: float, positives: float, negatives: float, *, level: float = 0.95) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def _why_not_delta(area: Area) -> str:
         return f"a class has fewer than {FEW_PATIENTS} patients"
     if min(area.effective_positives, area.effective_negatives) < FEW_PATIENTS:
         return f"a few patients have most rows of a class: it is worth fewer than {FEW_PATIENTS} patients"
-    if area.value in (0.0, 1.0) or float(covariance([area])[0, 0]) <= 0.0:
+    if area.value in (0.0, 1.0) or variance_of(area) <= 0.0:
         return f"the AUROC is {area.value:g} without variation between patients"
     return ""
 

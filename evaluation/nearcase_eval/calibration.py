@@ -34,6 +34,17 @@ class Calibration:
     bins: tuple[CalibrationBin, ...]  # of equal counts, for the plot
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrationFit:
+    """What of a calibration can be compared between groups: no bins, whose errors depend on their size."""
+
+    in_the_large: Estimate
+    intercept: Estimate
+    slope: Estimate
+    observed_expected: Estimate
+    brier: Estimate
+
+
 def calibration(
     y_true: ArrayLike,
     probability: ArrayLike,
@@ -54,21 +65,34 @@ def calibration(
     if bins < 1 or (votes is not None and votes < 1):
         raise InvalidInput("expected at least one bin and one vote", field="bins" if bins < 1 else "votes")
     data = sample_of(y_true, found, patient)
-    truth, codes = data.truth.astype(np.float64), data.patient
-    clipped = found if votes is None else np.clip(found, 0.5 / votes, 1.0 - 0.5 / votes)
-    in_the_large, intercept, slope = _logistic(data, clipped, level)
+    fitted, truth = fit_of(data, votes=votes, level=level), data.truth.astype(np.float64)
     error, prevalence = (found - truth) ** 2, truth.mean() if data.n else 0.0
     draws = {"replicates": replicates, "seed": seed}
     return Calibration(
+        fitted.in_the_large,
+        fitted.intercept,
+        fitted.slope,
+        fitted.observed_expected,
+        expected_error(data, found, bins, equal_mass=False, level=level, **draws),
+        expected_error(data, found, bins, equal_mass=True, level=level, **draws),
+        fitted.brier,
+        _skill(data, error, (truth - prevalence) ** 2, level),
+        binned(data, found, bins),
+    )
+
+
+def fit_of(data: Sample, *, votes: int | None, level: float) -> CalibrationFit:
+    """Returns the part of the calibration that needs no bins, of a checked sample whose scores are probabilities."""
+    clipped = data.score if votes is None else np.clip(data.score, 0.5 / votes, 1.0 - 0.5 / votes)
+    in_the_large, intercept, slope = _logistic(data, clipped, level)
+    truth = data.truth.astype(np.float64)
+    brier = mean_of((data.score - truth) ** 2, data.patient, data.patients)
+    return CalibrationFit(
         in_the_large,
         intercept,
         slope,
-        _observed_expected(data, truth, found, level),
-        expected_error(data, found, bins, equal_mass=False, level=level, **draws),
-        expected_error(data, found, bins, equal_mass=True, level=level, **draws),
-        estimate_of(mean_of(error, codes, data.patients), "Brier score", level=level),
-        _skill(data, error, (truth - prevalence) ** 2, level),
-        binned(data, found, bins),
+        _observed_expected(data, truth, data.score, level),
+        estimate_of(brier, "Brier score", level=level),
     )
 
 

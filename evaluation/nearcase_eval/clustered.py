@@ -44,7 +44,12 @@ def area_of(data: Sample) -> Area | None:
     """Returns the AUROC with its patients' parts; None unless both classes are there."""
     if not 0 < data.positives < data.n:
         return None
-    value, above, below = placements(data.truth, data.score)
+    return area_from(data, placements(data.truth, data.score))
+
+
+def area_from(data: Sample, placed: tuple[float, Floats, Floats]) -> Area:
+    """Returns the area of a sample with both classes whose placements (delong.py) are known."""
+    value, above, below = placed
     positive, negative = data.patient[data.truth], data.patient[~data.truth]
     counts = [present(codes, data.patients) for codes in (positive, negative, data.patient)]
     f10, f01, f = (math.sqrt(count / (count - 1.0)) if count > 1 else math.nan for count in counts)
@@ -72,6 +77,12 @@ def covariance(areas: Sequence[Area]) -> Floats:
     mixed = np.outer(cross, cross) * (above @ below.T)
     found: Floats = above @ above.T + below @ below.T + mixed + mixed.T
     return found
+
+
+def variance_of(area: Area) -> float:
+    """Returns the variance of an AUROC; NaN where a class has one patient."""
+    mixed = area.cross * area.cross * (area.above @ area.below)
+    return float(area.above @ area.above + area.below @ area.below + 2.0 * mixed)
 
 
 def difference(first: Area, second: Area) -> tuple[float, float]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from nearcase.errors import InvalidInput, NearcaseError, NotFound, Unsupported
@@ -19,16 +17,19 @@ BAD_INPUT, FAULT = 2, 1
 try:
     import click
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table
 
     from nearcase.encode.card import default_encoder_folder
     from nearcase.encode.runtime import open_encoder
     from nearcase.report.text import encoder_line
     from nearcase_eval.audit_cli import group as audit_group
+    from nearcase_eval.card_cli import card
     from nearcase_eval.cohort import read_cohort
+    from nearcase_eval.encoders_cli import compare_encoders_command
+    from nearcase_eval.fit_cli import fit_command
+    from nearcase_eval.progress import bars
+    from nearcase_eval.recipes_cli import recipe
     from nearcase_eval.run import NEIGHBOURS, PROBE, CohortResult, run_cohort, write_scores
-    from nearcase_eval.run import Progress as Told
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("nearcase"):
         raise  # a fault of ours, not a missing extra
@@ -47,6 +48,10 @@ def group() -> None:
 
     docs/cohorts.md tells how a cohort is described. A table of scores alone is audited by nearcase-audit.
     """
+
+
+for command in (recipe, fit_command, compare_encoders_command, card):
+    group.add_command(command)
 
 
 @group.command()
@@ -98,22 +103,6 @@ def audit(out: Path, result: CohortResult, seed: int, tolerance: str, by: tuple[
     arguments += ["--seed", str(seed), "--tolerance", tolerance, "--title", result.cohort.name]
     code = audit_group.main(args=arguments, prog_name="nearcase-audit", standalone_mode=False)
     return int(code or 0)
-
-
-@contextmanager
-def bars() -> Iterator[Told]:
-    """Shows a bar for each stage on a terminal."""
-    console = Console(file=sys.stderr, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        tasks: dict[str, int] = {}
-
-        def told(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.advance(tasks[stage], done)  # type: ignore[arg-type]  # rich's TaskID is an int
-
-        yield told
 
 
 def retrieval_of(result: CohortResult) -> dict[str, dict[str, dict[str, float | int | None]]]:

@@ -122,10 +122,10 @@ def crossed(first: Grouping, second: Grouping) -> Grouping:
     return Grouping(f"{first.attribute} x {second.attribute}", names, codes)
 
 
-def class_patients(data: Sample, mask: Bools) -> tuple[int, int, int]:
-    """Returns how many patients among the rows have (any row, a positive, a negative)."""
-    any_row, positive = data.patients_among(mask), data.patients_among(mask & data.truth)
-    return any_row, positive, data.patients_among(mask & ~data.truth)
+def class_patients(data: Sample, mask: Bools | None = None) -> tuple[int, int, int]:
+    """Returns how many patients among the rows (of the mask) have (any row, a positive, a negative)."""
+    part = data if mask is None else data.rows(mask)
+    return part.patients_among(), part.patients_among(part.truth), part.patients_among(~part.truth)
 
 
 def _codes(words: Sequence[str], names: Sequence[str]) -> Ints:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nearcase_eval.sample import Bools, Floats, Ints, present
+from nearcase_eval.sample import Bools, Floats, Ints, present, sums
 
 STEPS = 100
 LARGE = 30.0
@@ -40,8 +40,7 @@ def fit(
     coefficients, inverse = found
     base = np.zeros(truth.size) if offset is None else offset
     residual = truth - expit(base + design @ coefficients)
-    scores = np.zeros((patients, design.shape[1]))
-    np.add.at(scores, patient, design * residual[:, None])
+    scores = np.stack([sums(patient, column * residual, patients) for column in design.T], axis=1)
     seen = present(patient, patients)
     factor = seen / (seen - 1.0) if seen > 1 else np.nan
     return Fit(coefficients, factor * inverse @ (scores.T @ scores) @ inverse)
@@ -53,14 +52,15 @@ def maximise(
     """Returns (coefficients (C,), inverse information (C, C)); ridge (C,) is a penalty on each squared coefficient."""
     base = np.zeros(truth.size) if offset is None else offset
     penalty = np.zeros(design.shape[1]) if ridge is None else ridge
+    columns = np.ascontiguousarray(design.T)  # long rows are passed through several times faster than long columns
     beta: Floats = np.zeros(design.shape[1])
     for _ in range(STEPS):
-        chance = expit(base + design @ beta)
-        information = design.T @ (design * (chance * (1.0 - chance))[:, None]) + np.diag(penalty)
+        chance = expit(base + beta @ columns)
+        information = columns @ (columns * (chance * (1.0 - chance))).T + np.diag(penalty)
         if np.linalg.cond(information) > 1e14:
             return None
         inverse = np.linalg.inv(information).astype(np.float64, copy=False)
-        step: Floats = inverse @ (design.T @ (truth - chance) - penalty * beta)
+        step: Floats = inverse @ (columns @ (truth - chance) - penalty * beta)
         scale = max(1.0, float(np.abs(step).max()) / 5.0)  # a far first step would overshoot
         beta = (beta + step / scale).astype(np.float64, copy=False)
         if float(np.abs(beta).max()) > LARGE * 10.0:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from nearcase_eval.bootstrap import drawn_rows, percentile
 from nearcase_eval.estimate import Estimate, State, not_estimable
 from nearcase_eval.predictive import LikelihoodRatios, Predictive, at_prevalence, likelihood_ratios
-from nearcase_eval.proportions import Rate, proportion_of, rate_of
-from nearcase_eval.sample import Bools, Floats, Sample, sample_of
+from nearcase_eval.proportions import proportion_of, rate_of_counts
+from nearcase_eval.sample import Bools, Floats, Ints, Sample, sample_of
 from nearcase_eval.thresholds import Threshold
 
 
@@ -65,24 +65,27 @@ def operating_point_of(
     method: str = "wilson",
 ) -> OperatingPoint:
     """Returns the rates of a checked sample."""
-    called = data.score >= threshold
-    sensitivity, specificity = _rate(data, called, data.truth), _rate(data, ~called, ~data.truth)
-    everyone = np.ones_like(called)
+    tp, fn, fp, tn = _by_patient(data, data.score >= threshold)
+    sensitivity, specificity = rate_of_counts(tp, tp + fn), rate_of_counts(tn, fp + tn)
+    everyone = tp + fn + fp + tn
 
-    def share(hits: Bools, among: Bools) -> Estimate:
-        return proportion_of(_rate(data, hits, among), level=level, method=method)
+    def share(hits: Ints, among: Ints) -> Estimate:
+        return proportion_of(rate_of_counts(hits, among), level=level, method=method)
 
     return OperatingPoint(
         threshold,
-        *_table(data.truth, called),
+        int(tp.sum()),
+        int(fn.sum()),
+        int(fp.sum()),
+        int(tn.sum()),
         sensitivity=proportion_of(sensitivity, level=level, method=method),
         specificity=proportion_of(specificity, level=level, method=method),
-        miss_rate=share(~called, data.truth),
-        false_alarm_rate=share(called, ~data.truth),
-        ppv=share(data.truth, called),
-        npv=share(~data.truth, ~called),
-        flagged=share(called, everyone),
-        prevalence=share(data.truth, everyone),
+        miss_rate=share(fn, tp + fn),
+        false_alarm_rate=share(fp, fp + tn),
+        ppv=share(tp, tp + fp),
+        npv=share(tn, fn + tn),
+        flagged=share(tp + fp, everyone),
+        prevalence=share(tp + fn, everyone),
         ratios=likelihood_ratios(sensitivity, specificity, level=level),
         predictive=tuple(at_prevalence(sensitivity, specificity, q, level=level) for q in prevalences),
     )
@@ -139,11 +142,8 @@ def _optimistic(value: float, drawn: Floats, reason: str, level: float, *, n: in
     return Estimate(value, low, high, n, patients, method, level, State.LOW_PRECISION, reason)
 
 
-def _rate(data: Sample, hits: Bools, among: Bools) -> Rate | None:
-    return rate_of(hits[among], data.patient[among], data.patients)
-
-
-def _table(truth: Bools, called: Bools) -> tuple[int, int, int, int]:
-    counts = [truth & called, truth & ~called, ~truth & called, ~truth & ~called]
-    tp, fn, fp, tn = (int(np.count_nonzero(cell)) for cell in counts)
+def _by_patient(data: Sample, called: Bools) -> tuple[Ints, Ints, Ints, Ints]:
+    """Each patient's true positives, false negatives, false positives and true negatives, (P,) each."""
+    kind = 3 - (2 * data.truth.astype(np.int64) + called)
+    tp, fn, fp, tn = np.bincount(data.patient * 4 + kind, minlength=data.patients * 4).reshape(-1, 4).T.copy()
     return tp, fn, fp, tn

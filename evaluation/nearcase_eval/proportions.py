@@ -16,37 +16,29 @@ from nearcase_eval.sample import (
     Bools,
     Floats,
     Ints,
-    effective_patients,
     outcomes,
     patient_codes,
-    present,
-    sums,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """k of n rows, with each patient's part in the error; rates of one sample can be subtracted.
+class Tally:
+    """k of n rows, and how sure that is over patients.
 
-    The variance of the ratio of two sums over clusters, I/(I-1) sum (x_p - r n_p)^2 / N^2, is the sum of squares of
-    `part` (Rao and Scott 1992, Biometrics 48:577).
+    The variance is that of the ratio of two sums over clusters, I/(I-1) sum (x_p - r n_p)^2 / N^2 (Rao and Scott 1992,
+    Biometrics 48:577).
     """
 
     k: int
     n: int
     patients: int
     worth: float  # patients of equal weight that the rows are worth (Kish)
-    part: Floats  # (P,) sqrt(I/(I-1)) (x_p - r n_p) / N
+    variance: float  # over patients; NaN with fewer than two
 
     @property
     def value(self) -> float:
         """k / n."""
         return self.k / self.n
-
-    @property
-    def variance(self) -> float:
-        """Over patients; NaN with fewer than two."""
-        return float(self.part @ self.part)
 
     @property
     def effective_n(self) -> float:
@@ -79,14 +71,28 @@ class Rate:
         return adjusted * (1.0 - adjusted) / (n + 4.0) if extreme else self.variance
 
 
+@dataclass(frozen=True, slots=True)
+class Rate(Tally):
+    """A tally with each patient's part in its error; rates of one sample can be subtracted."""
+
+    part: Floats  # (P,) sqrt(I/(I-1)) (x_p - r n_p) / N; the variance is the sum of its squares
+
+
 def rate_of(hits: Bools, patient: Ints, patients: int) -> Rate | None:
     """Returns the rate of hits among rows whose patients are codes; None without rows."""
-    if hits.size == 0:
+    rows = np.bincount(patient, minlength=patients)
+    return rate_of_counts(np.bincount(patient[hits], minlength=patients), rows)
+
+
+def rate_of_counts(hits: Ints, rows: Ints) -> Rate | None:
+    """Returns the rate from each patient's hits and rows, both (P,); None without rows."""
+    k, n, seen = int(hits.sum()), int(rows.sum()), int(np.count_nonzero(rows))
+    if n == 0:
         return None
-    k, n, seen = int(np.count_nonzero(hits)), int(hits.size), present(patient, patients)
-    residual = sums(patient, hits.astype(np.float64) - k / n, patients)
+    counts = rows.astype(np.float64)
     factor = math.sqrt(seen / (seen - 1.0)) if seen > 1 else math.nan
-    return Rate(k, n, seen, effective_patients(patient, patients), residual * (factor / n))
+    part = (hits - (k / n) * counts) * (factor / n)
+    return Rate(k, n, seen, float(n) ** 2 / float(counts @ counts), float(part @ part), part)
 
 
 def proportion(
@@ -109,7 +115,7 @@ def proportion(
     return proportion_of(rate_of(found, codes, patients), level=level, method=method)
 
 
-def proportion_of(rate: Rate | None, *, level: float = 0.95, method: str = "wilson") -> Estimate:
+def proportion_of(rate: Tally | None, *, level: float = 0.95, method: str = "wilson") -> Estimate:
     """Returns the estimate of a rate; None, a rate of no rows, is not estimable."""
     if rate is None:
         return not_estimable("there are no rows to count", n=0, patients=0, method=method, level=level)

@@ -46,6 +46,13 @@ class Sample:
         index = np.flatnonzero(mask)
         return Sample(self.truth[index], self.score[index], self.patient[index], self.patients)
 
+    def compact(self) -> Sample:
+        """Returns the same rows with patients numbered anew without gaps, in their order: small parts stay small."""
+        seen = np.zeros(self.patients, dtype=np.bool_)
+        seen[self.patient] = True
+        places = np.cumsum(seen) - 1
+        return Sample(self.truth, self.score, places[self.patient], int(np.count_nonzero(seen)))
+
     def patients_among(self, mask: Bools | None = None) -> int:
         """Returns how many different patients the rows (of the mask) have."""
         return present(self.patient if mask is None else self.patient[mask], self.patients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from nearcase_eval.auroc import auroc_of
 from nearcase_eval.estimate import Estimate, State, not_estimable, suppressed
 from nearcase_eval.groups import Grouping, Minimum, class_patients
-from nearcase_eval.operating import OperatingPoint, operating_point_of
+from nearcase_eval.operating import operating_point_of
 from nearcase_eval.proportions import proportion_of, rate_of
 from nearcase_eval.sample import Sample, same_length, sample_of
 from nearcase_eval.suppression import hidden
@@ -77,9 +78,28 @@ def subgroups(
     """
     data = sample_of(y_true, y_score, patient)
     same_length(data.n, grouping.codes.size, grouping.attribute)
-    chosen = minimum or Minimum()
-    places = range(len(grouping.names))
-    return tuple(_group(data, grouping, place, threshold, chosen, level) for place in places)
+    return subgroups_of(parts_of(data, grouping), grouping, [threshold], minimum=minimum or Minimum(), level=level)[0]
+
+
+def parts_of(data: Sample, grouping: Grouping) -> tuple[Sample, ...]:
+    """Returns the rows of each group, with patients numbered for each."""
+    return tuple(data.rows(grouping.mask(place)).compact() for place in range(len(grouping.names)))
+
+
+def subgroups_of(
+    parts: Sequence[Sample],
+    grouping: Grouping,
+    thresholds: Sequence[float | None],
+    *,
+    minimum: Minimum,
+    level: float,
+) -> tuple[tuple[Subgroup, ...], ...]:
+    """Returns the groups at each threshold; what does not depend on it is computed once."""
+    plain = [_group(part, grouping, place, minimum, level) for place, part in enumerate(parts)]
+    return tuple(
+        tuple(_at(group, part, threshold, minimum, level) for group, part in zip(plain, parts, strict=True))
+        for threshold in thresholds
+    )
 
 
 def suppress(
@@ -93,14 +113,10 @@ def suppress(
     return tuple(_hide(each) if secret else each for each, secret in zip(groups, mask, strict=True))
 
 
-def _group(
-    data: Sample, grouping: Grouping, place: int, threshold: float | None, minimum: Minimum, level: float
-) -> Subgroup:
-    mask = grouping.mask(place)
-    part = data.rows(mask)
-    patients, positive, negative = class_patients(data, mask)
+def _group(part: Sample, grouping: Grouping, place: int, minimum: Minimum, level: float) -> Subgroup:
+    """A group without a threshold."""
+    patients, positive, negative = class_patients(part)
     state, reason = minimum.assess(positive, negative) if part.n else (State.NOT_ESTIMABLE, "there are no rows")
-    area = _checked(auroc_of(part, level=level), state, reason)
     return Subgroup(
         grouping.attribute,
         grouping.names[place],
@@ -110,27 +126,27 @@ def _group(
         positive,
         negative,
         proportion_of(rate_of(part.truth, part.patient, part.patients), level=level),
-        area,
-        **_rates(part, threshold, minimum, level, positive, negative),
+        _checked(auroc_of(part, level=level), state, reason),
+        **dict.fromkeys(RATES),
         state=state,
         reason=reason,
     )
 
 
-def _rates(
-    part: Sample, threshold: float | None, minimum: Minimum, level: float, positive: int, negative: int
-) -> dict[str, Estimate | None]:
+def _at(group: Subgroup, part: Sample, threshold: float | None, minimum: Minimum, level: float) -> Subgroup:
+    """The same group with the rates of a threshold."""
     if threshold is None:
-        return dict.fromkeys(RATES)
-    point: OperatingPoint = operating_point_of(part, threshold, level=level)
-    found: dict[str, Estimate | None] = {}
+        return group
+    point = operating_point_of(part, threshold, level=level)
+    found: dict[str, Any] = {}
     for name in RATES:
         needs = NEEDS.get(name)
         state, reason = minimum.assess(
-            positive if needs != "negatives" else None, negative if needs != "positives" else None
+            group.positive_patients if needs != "negatives" else None,
+            group.negative_patients if needs != "positives" else None,
         )
         found[name] = _checked(getattr(point, name), state, reason)
-    return found
+    return dataclasses.replace(group, **found)
 
 
 def _checked(estimate: Estimate, state: State, reason: str) -> Estimate:

@@ -10,17 +10,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import cast
 
 import grpc
-from google.protobuf.field_mask_pb2 import FieldMask
 
-from nearcase import convert
+from nearcase import convert, requests
 from nearcase.errors import BY_CODE, InvalidInput, NearcaseError, Overloaded, Unready
-from nearcase.types import Case, CaseFacts, DecisionResult, EncoderSummary, SearchResult
+from nearcase.requests import ALL_FIELDS, AddItem
+from nearcase.types import (
+    AddResult,
+    Case,
+    DecisionResult,
+    EncoderSummary,
+    FindingSummary,
+    LibraryStatistics,
+    OperatingPoint,
+    Roc,
+    SearchResult,
+)
 from nearcase.v1 import (
     decision_pb2,
     decision_pb2_grpc,
@@ -31,54 +40,16 @@ from nearcase.v1 import (
     search_pb2,
     search_pb2_grpc,
 )
-from nearcase.v1.types_pb2 import FileChunk, ItemError
+from nearcase.v1.types_pb2 import ItemError
+
+__all__ = ["DEFAULT_ADDRESS", "AddItem", "AddResult", "Client", "LibraryStatistics"]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 MAX_MESSAGE_BYTES = 64 * 2**20
 INLINE_BYTES = 4 * 2**20
 """Larger files are added in chunks, so that a broken stream can be resumed."""
-CHUNK_BYTES = 2**20
 UNARY_BYTES = MAX_MESSAGE_BYTES - 2**20
 """Larger files are searched for in chunks."""
-
-ALL_FIELDS = FieldMask(
-    paths=[
-        "facts", "labels", "source", "frame_number", "frame_count", "content_sha256", "add_time", "thumbnail_jpeg",
-    ]
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class AddItem:
-    """An image to add."""
-
-    request_id: str  # chosen by the caller, unique among the items of one call
-    file: Path | bytes
-    labels: Mapping[str, str] = field(default_factory=dict)
-    facts: CaseFacts = field(default_factory=CaseFacts)  # for what the file does not state
-    source: str = ""  # where the image came from, in words
-    frame_number: int | None = None  # counts from 1; None takes the middle frame
-
-
-@dataclass(frozen=True, slots=True)
-class AddResult:
-    """What became of an item: a case, or an error."""
-
-    request_id: str
-    case_id: str = ""
-    outcome: str = ""  # added, unchanged or replaced
-    error: NearcaseError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryStatistics:
-    """What a library holds."""
-
-    case_count: int
-    patient_count: int
-    size_bytes: int
-    field_counts: Mapping[str, Mapping[str, int]]
-    encoder: EncoderSummary
 
 
 class Client:
@@ -162,40 +133,59 @@ class Client:
             )
             if image is None:
                 return self._searched(search_pb2.Example(case_id=case_id), options)
-            data = _read(image)
+            data = requests.read(image)
             if len(data) > UNARY_BYTES:
-                return self._search_stream(data, frame_number, options)
+                stream = requests.search_stream(data, frame_number, options)
+                answer = self._search.SearchStream(stream, timeout=self._timeout_s)
+                return convert.result_from_proto(answer.response)
             return self._searched(search_pb2.Example(image=data, frame_number=frame_number), options)
 
     def _searched(self, example: search_pb2.Example, options: search_pb2.SearchOptions) -> SearchResult:
         request = search_pb2.SearchRequest(examples=[example], options=options)
         return convert.result_from_proto(self._search.Search(request, timeout=self._timeout_s))
 
-    def _search_stream(self, data: bytes, frame_number: int | None, options: search_pb2.SearchOptions) -> SearchResult:
-        start = search_pb2.SearchStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
-
-        def requests() -> Iterator[search_pb2.SearchStreamRequest]:
-            yield search_pb2.SearchStreamRequest(start=start)
-            for chunk in _chunks(data, 0):
-                yield search_pb2.SearchStreamRequest(chunk=chunk)
-
-        return convert.result_from_proto(self._search.SearchStream(requests(), timeout=self._timeout_s).response)
-
     def decide(
         self,
-        image: Path | bytes,
+        image: Path | bytes | None = None,
         *,
+        case_id: str = "",
         finding: str = "",
+        operating_point: str = "",
+        sensitivity: float | None = None,
+        specificity: float | None = None,
+        cost_ratio: float | None = None,
+        prevalence: float | None = None,
         k: int = 0,
         where: str = "",
         frame_number: int | None = None,
         thumbnails: bool = False,
     ) -> DecisionResult:
-        """Returns what the labelled prior cases say of an image; all findings unless one is named."""
+        """Returns what the labelled prior cases say of an image, or of a case of the library.
+
+        Args:
+            image: A DICOM, NIfTI, PNG or JPEG file; or give case_id.
+            case_id: A case of the library.
+            finding: By name; all in scope unless one is named.
+            operating_point: A fitted point by name; this and the next three exclude each other.
+            sensitivity: The least sensitivity.
+            specificity: The least specificity.
+            cost_ratio: Cost of a missed finding over that of a false alarm; needs a prevalence.
+            prevalence: Where the decision is used, for PPV and NPV.
+            k: How many labelled cases to weigh; 0 is the finding's own number.
+            where: A filter of the evidence.
+            frame_number: Frame of a multi-frame image, counting from 1.
+            thumbnails: Also fetch a small picture of each case and of the query.
+        """
         with self._errors():
-            mask = ALL_FIELDS if thumbnails else None
-            options = decision_pb2.DecideOptions(finding=finding, k=k, filter=where, case_mask=mask)
-            response = self._decided(_read(image), frame_number, options)
+            options = decision_pb2.DecideOptions(
+                finding=finding,
+                operating_point=requests.choice(operating_point, sensitivity, specificity, cost_ratio),
+                prevalence=prevalence,
+                k=k,
+                filter=where,
+                case_mask=ALL_FIELDS if thumbnails else None,
+            )
+            response = self._decided(image, case_id, frame_number, options)
         return DecisionResult(
             tuple(convert.decision_from_proto(decision) for decision in response.decisions),
             convert.query_image_from_proto(response.query_image),
@@ -203,19 +193,47 @@ class Client:
         )
 
     def _decided(
-        self, data: bytes, frame_number: int | None, options: decision_pb2.DecideOptions
+        self, image: Path | bytes | None, case_id: str, frame_number: int | None, options: decision_pb2.DecideOptions
     ) -> decision_pb2.DecideResponse:
+        if image is None:
+            request = decision_pb2.DecideRequest(case_id=case_id, frame_number=frame_number, options=options)
+            return self._decide.Decide(request, timeout=self._timeout_s)
+        data = requests.read(image)
         if len(data) <= UNARY_BYTES:
             request = decision_pb2.DecideRequest(image=data, frame_number=frame_number, options=options)
             return self._decide.Decide(request, timeout=self._timeout_s)
-        start = decision_pb2.DecideStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
+        stream = requests.decide_stream(data, frame_number, options)
+        return self._decide.DecideStream(stream, timeout=self._timeout_s).response
 
-        def requests() -> Iterator[decision_pb2.DecideStreamRequest]:
-            yield decision_pb2.DecideStreamRequest(start=start)
-            for chunk in _chunks(data, 0):
-                yield decision_pb2.DecideStreamRequest(chunk=chunk)
+    def findings(self) -> tuple[FindingSummary, ...]:
+        """Returns what can be decided, by name."""
+        request, found = decision_pb2.ListFindingsRequest(page_size=1000), []
+        with self._errors():
+            while True:
+                page = self._decide.ListFindings(request, timeout=self._timeout_s)
+                found += [convert.finding_from_proto(finding) for finding in page.findings]
+                if not page.next_page_token:
+                    return tuple(found)
+                request.page_token = page.next_page_token
 
-        return self._decide.DecideStream(requests(), timeout=self._timeout_s).response
+    def operating_points(self, finding: str) -> tuple[OperatingPoint, ...]:
+        """Returns the fitted points of a finding, at most 1000, the most sensitive first."""
+        request = decision_pb2.ListOperatingPointsRequest(finding=finding, page_size=1000)
+        with self._errors():
+            answer = self._decide.ListOperatingPoints(request, timeout=self._timeout_s)
+        return tuple(convert.point_from_proto(point) for point in answer.operating_points)
+
+    def roc(self, finding: str) -> Roc:
+        """Returns the held-out ROC curve of a fitted finding."""
+        with self._errors():
+            request = decision_pb2.GetRocRequest(finding=finding)
+            return convert.roc_from_proto(self._decide.GetRoc(request, timeout=self._timeout_s))
+
+    def record(self, record_id: str) -> bytes:
+        """Returns the record of a decision, as `nearcase replay` reads it."""
+        with self._errors():
+            request = decision_pb2.GetRecordRequest(record_id=record_id)
+            return self._decide.GetRecord(request, timeout=self._timeout_s).record
 
     def add(self, items: Iterable[AddItem]) -> Iterator[AddResult]:
         """Yields one result for each item as soon as it is durable or refused, in any order.
@@ -234,8 +252,8 @@ class Client:
         """Runs in a thread of grpc's, where an exception would end the whole stream."""
         for item in items:
             try:
-                data = _read(item.file)
-                start = _start(item, data)
+                data = requests.read(item.file)
+                start = requests.add_start(item, data)
             except InvalidInput as refusal:
                 unreadable.append(AddResult(item.request_id, error=refusal))
                 continue
@@ -249,7 +267,7 @@ class Client:
             start.sha256 = hashlib.sha256(data).hexdigest()
             start.offset_bytes = self._received(start)
             yield library_pb2.AddImagesRequest(start=start)
-            for chunk in _chunks(data, start.offset_bytes):
+            for chunk in requests.chunks(data, start.offset_bytes):
                 part = library_pb2.AddImagesChunk(request_id=item.request_id, chunk=chunk)
                 yield library_pb2.AddImagesRequest(chunk=part)
 
@@ -312,7 +330,7 @@ class Client:
 
     def embed(self, images: Sequence[Path | bytes]) -> list[tuple[float, ...] | NearcaseError]:
         """Returns the embedding of each image, or why there is none."""
-        inputs = [encoder_pb2.ImageInput(image=_read(image)) for image in images]
+        inputs = [encoder_pb2.ImageInput(image=requests.read(image)) for image in images]
         if sum(len(each.image) for each in inputs) > UNARY_BYTES:
             raise InvalidInput(f"expected images of at most {UNARY_BYTES} bytes together; embed fewer in one call")
         with self._errors():
@@ -357,30 +375,9 @@ class Client:
         return Unready(hint, reason="NO_SERVER")
 
 
-def _read(file: Path | bytes) -> bytes:
-    try:
-        return file if isinstance(file, bytes) else file.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"the file can not be read: {error.strerror}", reason="UNREADABLE_FILE") from None
-
-
 def _unwritable(error: Exception) -> InvalidInput:
     """What protobuf refuses: text outside Unicode, a number out of range, a value of another type."""
     return InvalidInput(f"the request can not be written: {error}", reason="UNWRITABLE_REQUEST")
-
-
-def _chunks(data: bytes, offset: int) -> Iterator[FileChunk]:
-    for at in range(offset, len(data), CHUNK_BYTES):
-        yield FileChunk(offset_bytes=at, data=data[at : at + CHUNK_BYTES])
-
-
-def _start(item: AddItem, data: bytes) -> library_pb2.AddImagesStart:
-    annotations = library_pb2.Annotations(
-        labels=item.labels, facts=convert.facts_to_proto(item.facts), source=item.source
-    )
-    return library_pb2.AddImagesStart(
-        request_id=item.request_id, size_bytes=len(data), frame_number=item.frame_number, annotations=annotations
-    )
 
 
 def _add_result(response: library_pb2.AddImagesResponse) -> AddResult:

@@ -160,7 +160,7 @@ def result_from_proto(response: search_pb2.SearchResponse) -> types.SearchResult
 
 
 def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decision_pb2.Decision:
-    """Each piece of evidence carries its value, weight and stance."""
+    """Each piece of evidence carries its value, weight and stance; what the decision does not have stays unset."""
     leading = decision.votes[0].value if decision.votes else None
     evidence = [
         decision_pb2.Evidence(
@@ -171,6 +171,7 @@ def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decisi
         )
         for piece in decision.evidence
     ]
+    measurement = decision.measurement
     return decision_pb2.Decision(
         finding=decision.finding,
         call=_CALLS[decision.call],
@@ -178,6 +179,15 @@ def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decisi
         explanation=decision.explanation,
         votes=[decision_pb2.Vote(value=vote.value, share=vote.share, count=vote.count) for vote in decision.votes],
         evidence=evidence,
+        score=decision.score,
+        probability=decision.probability,
+        operating_point=_point_or_none(decision.operating_point),
+        rule_out_point=_point_or_none(decision.rule_out_point),
+        ppv=_interval_or_none(decision.ppv),
+        npv=_interval_or_none(decision.npv),
+        strength=_strength_to_proto(decision.strength) if decision.strength else None,
+        measurement=decision_pb2.Measurement(**dataclasses.asdict(measurement)) if measurement else None,
+        record_id=decision.record_id,
     )
 
 
@@ -194,4 +204,113 @@ def decision_from_proto(message: decision_pb2.Decision) -> types.Decision:
         ),
         abstain_reason=message.abstain_reason,
         explanation=message.explanation,
+        score=message.score if message.HasField("score") else None,
+        probability=message.probability if message.HasField("probability") else None,
+        operating_point=point_from_proto(message.operating_point) if message.HasField("operating_point") else None,
+        rule_out_point=point_from_proto(message.rule_out_point) if message.HasField("rule_out_point") else None,
+        ppv=interval_from_proto(message.ppv) if message.HasField("ppv") else None,
+        npv=interval_from_proto(message.npv) if message.HasField("npv") else None,
+        strength=_strength_from_proto(message.strength) if message.HasField("strength") else None,
+        measurement=_measurement_from_proto(message.measurement) if message.HasField("measurement") else None,
+        record_id=message.record_id,
+    )
+
+
+def point_to_proto(point: types.OperatingPoint) -> decision_pb2.OperatingPoint:
+    """Field by field."""
+    return decision_pb2.OperatingPoint(
+        name=point.name,
+        threshold=point.threshold,
+        method=point.method,
+        guarantee=point.guarantee,
+        sensitivity=interval_to_proto(point.sensitivity),
+        specificity=interval_to_proto(point.specificity),
+        positive_patients=point.positive_patients,
+        negative_patients=point.negative_patients,
+    )
+
+
+def point_from_proto(message: decision_pb2.OperatingPoint) -> types.OperatingPoint:
+    """The inverse of point_to_proto."""
+    return types.OperatingPoint(
+        name=message.name,
+        threshold=message.threshold,
+        method=message.method,
+        guarantee=message.guarantee,
+        sensitivity=interval_from_proto(message.sensitivity),
+        specificity=interval_from_proto(message.specificity),
+        positive_patients=message.positive_patients,
+        negative_patients=message.negative_patients,
+    )
+
+
+def interval_to_proto(interval: types.Interval) -> types_pb2.Interval:
+    """Field by field."""
+    return types_pb2.Interval(value=interval.value, low=interval.low, high=interval.high, level=interval.level)
+
+
+def interval_from_proto(message: types_pb2.Interval) -> types.Interval:
+    """The inverse of interval_to_proto."""
+    return types.Interval(message.value, message.low, message.high, message.level)
+
+
+def roc_from_proto(message: decision_pb2.GetRocResponse) -> types.Roc:
+    """In the same order."""
+    return types.Roc(
+        points=tuple(
+            types.RocPoint(each.threshold, each.true_positive_rate, each.false_positive_rate) for each in message.points
+        ),
+        auroc=interval_from_proto(message.auroc) if message.HasField("auroc") else None,
+        positive_patients=message.positive_patients,
+        negative_patients=message.negative_patients,
+    )
+
+
+def finding_from_proto(message: decision_pb2.Finding) -> types.FindingSummary:
+    """Without codes and positive values, which only machines read."""
+    return types.FindingSummary(
+        name=message.name,
+        display_name=message.display_name,
+        version=message.version,
+        scorer=message.scorer,
+        labelled_count=message.labelled_count,
+        operating_points=tuple(message.operating_points),
+        default_operating_point=message.default_operating_point,
+        refused_points=tuple(
+            types.RefusedPoint(each.name, each.reason, each.patients_needed, each.patients)
+            for each in message.refused_points
+        ),
+    )
+
+
+def _point_or_none(point: types.OperatingPoint | None) -> decision_pb2.OperatingPoint | None:
+    return point_to_proto(point) if point else None
+
+
+def _interval_or_none(interval: types.Interval | None) -> types_pb2.Interval | None:
+    return interval_to_proto(interval) if interval else None
+
+
+def _strength_to_proto(strength: types.Strength) -> decision_pb2.Strength:
+    inside, positives = strength.in_evidence, strength.on_positives
+    return decision_pb2.Strength(
+        in_evidence=decision_pb2.Bounds(low=inside.low, high=inside.high),
+        on_positives=decision_pb2.Bounds(low=positives.low, high=positives.high),
+    )
+
+
+def _strength_from_proto(message: decision_pb2.Strength) -> types.Strength:
+    inside, positives = message.in_evidence, message.on_positives
+    return types.Strength(types.Bounds(inside.low, inside.high), types.Bounds(positives.low, positives.high))
+
+
+def _measurement_from_proto(message: decision_pb2.Measurement) -> types.Measurement:
+    return types.Measurement(
+        most_likely=message.most_likely,
+        mean=message.mean,
+        low=message.low,
+        high=message.high,
+        level=message.level,
+        method=message.method,
+        unit=message.unit,
     )

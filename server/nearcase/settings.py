@@ -33,6 +33,12 @@ class Settings:
     encoder: Path | None = None
     """Folder of the encoder; unset takes the general-purpose default that nearcase ships."""
 
+    findings: Path | None = None
+    """Folder of the findings that can be decided (*.toml, with their fits beside them); unset declares none."""
+
+    records: Path | None = None
+    """Folder that keeps a record of every decision; unset is `records` in the data folder."""
+
     decode_workers: int = 0
     """Child processes that parse and decode; 0 is one for each core, at most 4, since each holds memory."""
 
@@ -80,6 +86,11 @@ class Settings:
     trust_plain_images: bool = False
     """While deidentify is on, PNG, JPEG and NIfTI files are refused, as they can not state that they hold no text;
     true is the operator's word that theirs hold none."""
+
+    @property
+    def records_folder(self) -> Path:
+        """Where the records of decisions are kept."""
+        return self.records or self.data / "records"
 
     @property
     def decode_worker_count(self) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nearcase.errors import NearcaseError
+
     Embedding = NDArray[np.float32]
     """(D,) unit length."""
 
@@ -251,4 +253,68 @@ class DecisionResult:
 
     decisions: tuple[Decision, ...]
     query_image: QueryImage
+    encoder: EncoderSummary
+
+
+@dataclass(frozen=True, slots=True)
+class RocPoint:
+    """One threshold of a ROC curve."""
+
+    threshold: float  # scores at or above are positive
+    true_positive_rate: float  # sensitivity
+    false_positive_rate: float  # 1 - specificity
+
+
+@dataclass(frozen=True, slots=True)
+class Roc:
+    """The held-out ROC curve of a finding."""
+
+    points: tuple[RocPoint, ...]  # strictest first
+    auroc: Interval | None
+    positive_patients: int
+    negative_patients: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPoint:
+    """An operating point that the data of a fit could not support."""
+
+    name: str
+    reason: str
+    patients_needed: int
+    patients: int  # that there were
+
+
+@dataclass(frozen=True, slots=True)
+class FindingSummary:
+    """What can be decided."""
+
+    name: str
+    display_name: str
+    version: str
+    scorer: str
+    labelled_count: int
+    operating_points: tuple[str, ...] = ()  # most sensitive first, then pairs
+    default_operating_point: str = ""
+    refused_points: tuple[RefusedPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of an item that was added: a case, or an error."""
+
+    request_id: str
+    case_id: str = ""
+    outcome: str = ""  # added, unchanged or replaced
+    error: NearcaseError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatistics:
+    """What a library holds."""
+
+    case_count: int
+    patient_count: int
+    size_bytes: int
+    field_counts: Mapping[str, Mapping[str, int]]
     encoder: EncoderSummary

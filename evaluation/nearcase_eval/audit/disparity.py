@@ -12,14 +12,15 @@ from nearcase_eval.audit.frame import Frame, Outcome
 from nearcase_eval.audit.plan import Plan
 from nearcase_eval.audit.report import GroupCalibration, GroupGaps, GroupTable, Odds, Point
 from nearcase_eval.bootstrap import bootstrap_areas, from_replicates
-from nearcase_eval.calibration import calibration
+from nearcase_eval.calibration import fit_of
+from nearcase_eval.compared import RateName, called_at, compared
 from nearcase_eval.estimate import State
-from nearcase_eval.fairness import RateName, auroc_gaps, equalised_odds, rate_gaps
+from nearcase_eval.fairness import auroc_gaps_of, equalised_odds_of, rate_gaps_of
 from nearcase_eval.gaps import Gaps
 from nearcase_eval.groups import Grouping
 from nearcase_eval.multiplicity import adjust
 from nearcase_eval.sample import Bools, Sample
-from nearcase_eval.subgroups import Subgroup, subgroups
+from nearcase_eval.subgroups import Subgroup, parts_of, subgroups_of
 from nearcase_eval.weighted_pass import segment_of
 
 RATES: dict[RateName, str] = {"miss_rate": "fnr", "false_alarm_rate": "fpr"}
@@ -35,18 +36,11 @@ def tables_of(
     for attribute in attributes:
         plain = attribute.among(rows[frame.test])
         grouping = stated(plain) if plan.report_missing and plain.missing else plain
-        calibrated = tuple(_calibrated(data, grouping, plan))
-        for point in _usable(points):
-            threshold = point.threshold.value if point else None
-            found = subgroups(
-                data.truth,
-                data.score,
-                grouping,
-                threshold=threshold,
-                patient=data.patient,
-                minimum=plan.minimum,
-                level=plan.level,
-            )
+        parts, usable = parts_of(data, grouping), _usable(points)
+        calibrated = tuple(_calibrated(parts, grouping, plan)) if _are_probabilities(data) else ()
+        thresholds = [point.threshold.value if point else None for point in usable]
+        tables = subgroups_of(parts, grouping, thresholds, minimum=plan.minimum, level=plan.level)
+        for point, threshold, found in zip(usable, thresholds, tables, strict=True):
             if plan.interval == "bootstrap" and plan.replicates:
                 found = _bootstrapped(data, grouping, found, plan)
             rule = point.rule if point else None
@@ -59,34 +53,20 @@ def gaps_of(
     """Yields section 8 of one finding; p-values are adjusted later, over all findings."""
     rows = frame.usable(outcome, frame.test)
     data = frame.sample(outcome, rows)
-    options = {
-        "patient": data.patient,
-        "minimum": plan.minimum,
-        "permutations": plan.replicates,
-        "seed": plan.seed,
-        "level": plan.level,
-    }
+    options = {"permutations": plan.replicates, "seed": plan.seed}
     for attribute in attributes:
-        grouping, name = attribute.among(rows[frame.test]), outcome.finding.name
-        found = auroc_gaps(data.truth, data.score, grouping, tolerance=plan.tolerance["auroc"], **options)  # type: ignore[arg-type]
+        name, grouping = outcome.finding.name, attribute.among(rows[frame.test])
+        groups = compared(data.truth, data.score, grouping, patient=data.patient, minimum=plan.minimum)
+        found = auroc_gaps_of(groups, tolerance=plan.tolerance["auroc"], level=plan.level, **options)
         yield _entry(name, attribute, None, found)
         for point in points:
-            threshold = point.threshold.value
-            if threshold is None:
+            if point.threshold.value is None:
                 continue
+            called = called_at(groups, point.threshold.value)
             for rate, limit in RATES.items():
-                gaps = rate_gaps(
-                    data.truth,
-                    data.score,
-                    threshold,
-                    grouping,
-                    rate,
-                    tolerance=plan.tolerance[limit],
-                    **options,  # type: ignore[arg-type]
-                )
+                gaps = rate_gaps_of(groups, called, rate, tolerance=plan.tolerance[limit], level=plan.level, **options)
                 yield _entry(name, attribute, point, gaps)
-            odds = equalised_odds(data.truth, data.score, threshold, grouping, **options)  # type: ignore[arg-type]
-            yield Odds(name, attribute.name, point.rule, odds)
+            yield Odds(name, attribute.name, point.rule, equalised_odds_of(groups, called, level=plan.level, **options))
 
 
 def adjusted(found: Sequence[GroupGaps], plan: Plan) -> tuple[GroupGaps, ...]:
@@ -128,17 +108,15 @@ def _usable(points: Sequence[Point]) -> Sequence[Point | None]:
     return [point for point in points if point.threshold.value is not None] or [None]
 
 
-def _calibrated(data: Sample, grouping: Grouping, plan: Plan) -> Iterator[GroupCalibration]:
-    if data.n == 0 or data.score.min() < 0.0 or data.score.max() > 1.0:
-        return
-    for place, name in enumerate(grouping.names):
-        part = data.rows(grouping.mask(place))
-        if _too_few(part, plan):
-            continue
-        found = calibration(
-            part.truth, part.score, patient=part.patient, votes=plan.votes, replicates=0, level=plan.level
-        )
-        yield GroupCalibration(name, found.in_the_large, found.slope, found.observed_expected, found.brier)
+def _calibrated(parts: Sequence[Sample], grouping: Grouping, plan: Plan) -> Iterator[GroupCalibration]:
+    for part, name in zip(parts, grouping.names, strict=True):
+        if not _too_few(part, plan):
+            found = fit_of(part, votes=plan.votes, level=plan.level)
+            yield GroupCalibration(name, found.in_the_large, found.slope, found.observed_expected, found.brier)
+
+
+def _are_probabilities(data: Sample) -> bool:
+    return data.n > 0 and float(data.score.min()) >= 0.0 and float(data.score.max()) <= 1.0
 
 
 def _too_few(part: Sample, plan: Plan) -> bool:

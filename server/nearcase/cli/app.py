@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -9,11 +10,13 @@ import click
 from nearcase import __version__
 from nearcase.cli.add import add
 from nearcase.cli.check import check
+from nearcase.cli.decide import decide
 from nearcase.cli.demo import demo
 from nearcase.cli.embed import embed
 from nearcase.cli.exits import BAD_INPUT, FAULT, exit_code
 from nearcase.cli.inspect import inspect, render
 from nearcase.cli.library import library
+from nearcase.cli.replay import replay
 from nearcase.cli.search import search
 from nearcase.cli.serve import serve
 from nearcase.errors import NearcaseError
@@ -34,22 +37,24 @@ def group() -> None:
     """
 
 
-for command in (serve, add, search, inspect, render, embed, library, check, demo):
+for command in (serve, add, search, decide, replay, inspect, render, embed, library, check, demo):
     group.add_command(command)
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits."""
+    """Runs the command line and exits; with --json a refusal is an object on stdout too."""
     try:
         group.main(args=arguments, prog_name="nearcase", standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        _tell_machines(arguments, "USAGE", error.format_message())
         code = error.exit_code
     except click.Abort:
         print("nearcase: interrupted", file=sys.stderr)
         code = 130
     except NearcaseError as error:
         print(f"nearcase: {error}", file=sys.stderr)
+        _tell_machines(arguments, error.reason, str(error))
         code = exit_code(error)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python must not complain about it at exit
@@ -60,3 +65,9 @@ def run(arguments: list[str] | None = None) -> None:
     else:
         code = 0
     sys.exit(code)
+
+
+def _tell_machines(arguments: list[str] | None, reason: str, message: str) -> None:
+    """Prints what docs/inspect.schema.json calls a refusal, on one line, where JSON was asked for."""
+    if "--json" in (sys.argv[1:] if arguments is None else arguments):
+        print(json.dumps({"error": {"reason": reason, "message": " ".join(message.split())}}, ensure_ascii=False))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--encoder", type=click.Path(path_type=Path), help="Folder of an encoder; default the general-purpose one."
 )
+@click.option("--findings", type=click.Path(path_type=Path), help="Folder of the findings that can be decided.")
 @click.option("--settings", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file.")
 @click.option("--reflection/--no-reflection", default=None, help="Show the API by gRPC reflection; off by default.")
 @click.option(
@@ -36,6 +37,7 @@ def serve(
     data: Path | None,
     listen: str | None,
     encoder: Path | None,
+    findings: Path | None,
     file: Path | None,
     reflection: bool | None,
     deidentify: bool | None,
@@ -53,6 +55,7 @@ def serve(
         data=data,
         listen=listen,
         encoder=encoder,
+        findings=findings,
         reflection=reflection,
         deidentify=deidentify,
         pseudonym_key=pseudonym_key,

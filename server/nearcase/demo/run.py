@@ -17,6 +17,7 @@ from rich.table import Table as TextTable
 from nearcase.client import AddItem, Client
 from nearcase.demo import baselines
 from nearcase.demo.corpus import Corpus, DemoImage, load_corpus
+from nearcase.demo.decision import LABEL, decide
 from nearcase.demo.evaluation import evaluate, is_installed
 from nearcase.demo.server import running_server
 from nearcase.errors import NearcaseError, NotAllowed
@@ -68,6 +69,9 @@ def run(out: Path) -> None:
     if is_installed():
         report = evaluate(corpus, out / "cohort")
         console.print(f"Evaluation of the same images, leave one patient out: {report}", markup=False)
+        decide(console, corpus, out)
+    else:
+        console.print("No decision is shown: fitting needs nearcase\\[evaluation].")
     console.print()
     print_next(console, out, searched[0])
 
@@ -89,7 +93,7 @@ def prepare_folder(out: Path) -> None:
 def add_library(client: Client, images: tuple[DemoImage, ...]) -> None:
     """Adds all images; one that is refused ends the demo, since each is known to be readable."""
     items = [
-        AddItem(str(number), image.path, labels={"region": image.region} if image.region else {}, source=image.source)
+        AddItem(str(number), image.path, labels=labels_of(image), source=image.source)
         for number, image in enumerate(images)
     ]
     columns = (TextColumn("adding"), BarColumn(), MofNCompleteColumn())
@@ -97,6 +101,11 @@ def add_library(client: Client, images: tuple[DemoImage, ...]) -> None:
         for result in progress.track(client.add(items), total=len(items)):
             if result.error:
                 raise NearcaseError(f"{images[int(result.request_id)].source}: {result.error}")
+
+
+def labels_of(image: DemoImage) -> dict[str, str]:
+    """Returns what the demo tells of an image: its exam category, and the region where it can be told."""
+    return {LABEL: image.modality} | ({"region": image.region} if image.region else {})
 
 
 def search(client: Client, image: DemoImage, copies: Path) -> Searched:

@@ -56,8 +56,9 @@ def _wait_ready(process: subprocess.Popen[str]) -> str:
     while time.monotonic() < end_s and process.poll() is None:
         if select.select([process.stdout], [], [], 0.1)[0]:
             line = process.stdout.readline()
-            if line.strip():
-                return str(json.loads(line)["address"])
+            ready = json.loads(line) if line.strip() else {}
+            if "address" in ready:  # a server that can not start says why in another object
+                return str(ready["address"])
     process.kill()
     last = process.stderr.read().strip().splitlines()
     raise Unready(f"the server did not start: {last[-1] if last else 'it said nothing'}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from pydicom.charset import python_encoding
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -9,6 +12,12 @@ from pydicom.sequence import Sequence
 from nearcase.errors import InvalidInput
 
 MAX_TEXT_CHARACTERS = 64  # the bound of LO and UI (PS3.5 6.2); longer values are cut
+
+# Of ISO 2022 (PS3.5 6.1.2.5.3); pydicom decodes Chinese (ISO 2022 IR 58) and leaves its escape sequences in the text.
+_ESCAPES = re.compile("\x1b[ -/]+[0-~]")
+# Latin alphabet 9 (PS3.3 C.12.1.1.2), which pydicom 3.0 does not know.
+python_encoding.setdefault("ISO_IR 203", "iso8859_15")
+python_encoding.setdefault("ISO 2022 IR 203", "iso8859_15")
 
 
 def text(dataset: Dataset, keyword: str, *, max_characters: int = MAX_TEXT_CHARACTERS) -> str:
@@ -20,6 +29,7 @@ def text(dataset: Dataset, keyword: str, *, max_characters: int = MAX_TEXT_CHARA
         raise
     except Exception:  # whatever a damaged value makes of pydicom: it states nothing
         return ""
+    words = _ESCAPES.sub("", words[: 8 * max_characters])
     # Control characters, NUL and direction marks could forge log lines and file names.
     printable = "".join(character if character.isprintable() else " " for character in words[: 4 * max_characters])
     return " ".join(printable.split())[:max_characters].strip()

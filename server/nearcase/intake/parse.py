@@ -21,7 +21,7 @@ MAX_INFLATED_BYTES = 1 << 28
 """Of a deflated data set; deflate reaches 1 : 1000, so 1 MB could become a gigabyte."""
 
 MAX_READS = 500_000
-"""Of elements and items; 2000 frames with 60 elements each need two thirds of it, and 8 MB of empty items six times as many."""
+"""Of elements and items: 2000 frames with 60 elements each need two thirds of it, 8 MB of empty items six times it."""
 
 _PREAMBLE_BYTES = 128
 _EXECUTABLES = (b"MZ", b"\x7fELF", b"#!", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")

@@ -1,6 +1,7 @@
 """JPEG 2000 and HTJ2K frames decoded at a half, a quarter ... of their size: the finer wavelet levels are left out.
 
-OpenJPEG by way of Pillow, which can leave levels out; imagecodecs decodes whole frames only. A film costs a tenth.
+OpenJPEG by way of Pillow, which can leave levels out; imagecodecs decodes whole frames only. A halved film costs a
+quarter.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from nearcase.intake.codestream import Codestream
 
 
 def halvings_for(stream: Codestream, most: int) -> int:
-    """Returns how often a frame can be halved, at most so often; 0 where only the whole frame is right.
+    """Returns how often a grey frame can be halved, at most so often; 0 where only the whole frame is right.
 
     Pillow expects sizes rounded to the nearest, the standard rounds up (T.800 B.15): a level where they differ is
     passed over.
     """
-    depths = (8,) if stream.components == 3 else range(1, 17)
-    if stream.precision not in depths or (stream.components == 3 and stream.is_signed):
+    if stream.components != 1 or not 1 <= stream.precision <= 16:
         return 0
     fitting = (count for count in range(min(most, stream.levels), 0, -1) if _sizes_agree(stream, count))
     return next(fitting, 0)
@@ -44,9 +44,9 @@ def decode_halved(codestream: bytes, stream: Codestream, halvings: int) -> NDArr
         opened.reduce = halvings
         opened.load()
         values = np.asarray(opened)
-    if values.shape[:2] != (_halved(stream.rows, halvings), _halved(stream.columns, halvings)):
+    if values.shape != (_halved(stream.rows, halvings), _halved(stream.columns, halvings)):
         raise OSError("expected a frame of another size")
-    values = np.pad(values, ((0, 1), (0, 1), (0, 0))[: values.ndim], mode="edge")
+    values = np.pad(values, (0, 1), mode="edge")
     container_bits = 8 * values.dtype.itemsize
     values = values >> (container_bits - stream.precision)  # Pillow fills the container from its top
     if not stream.is_signed:

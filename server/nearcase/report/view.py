@@ -103,10 +103,11 @@ def verdict(decision: Decision) -> Verdict:
 
 def notices(results: Iterable[SearchResult]) -> tuple[Notice, ...]:
     """Returns one notice for each encoder that answered, in order of first use."""
-    return tuple(_notice(encoder) for encoder in dict.fromkeys(result.encoder for result in results))
+    return tuple(encoder_notice(encoder) for encoder in dict.fromkeys(result.encoder for result in results))
 
 
-def _notice(encoder: EncoderSummary) -> Notice:
+def encoder_notice(encoder: EncoderSummary) -> Notice:
+    """Returns what the encoder is, and what it may not be taken for."""
     facts = (
         Fact("Encoder", encoder.name or words.NOT_STATED),
         Fact("Version", encoder.version or words.NOT_STATED),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from nearcase.index.base import Point
 from nearcase.index.filters import And, Equals, Filter, In
 from nearcase.retrieve.annotations import Annotations, annotate, given_to, renew
 from nearcase.retrieve.cases import THUMBNAIL, to_case, to_payload
+from nearcase.retrieve.snapshot import Snapshot
 from nearcase.types import Case
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Library:
         self._pending: asyncio.Queue[_Pending] = asyncio.Queue(maxsize=4 * MAX_COMMIT)
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        self._snapshot: Snapshot | None = None  # None until it is asked for, and after a write whose end is not known
 
     def start(self) -> None:
         """Starts the writer in the running event loop."""
@@ -127,8 +129,32 @@ class Library:
         the real id of a patient whom a de-identified library does not know.
         """
         async with self._writing:
-            case_ids = [case_id async for case_id in self._ids(where)]
-            return await self._index.delete(In("case_id", tuple(case_ids))) if case_ids else 0
+            cases = [case async for case in self._cases(where)]
+            if not cases:
+                return 0
+            known, self._snapshot = self._snapshot, None
+            erased = await self._index.delete(In("case_id", tuple(case.case_id for case in cases)))
+            if known is not None and erased == len(cases):
+                for case in cases:
+                    known.remove(case)
+                self._snapshot = known
+            return erased
+
+    async def snapshot(self) -> str:
+        """Returns the name of the library's state, see `snapshot`; the first time, all cases are read."""
+        if self._snapshot is not None:  # never while a write is in progress
+            return self._snapshot.name
+        async with self._writing:
+            if self._snapshot is None:
+                found = Snapshot()
+                async for case in self._cases(None):
+                    found.add(case)
+                self._snapshot = found
+            return self._snapshot.name
+
+    async def count(self, where: Filter | None = None) -> int:
+        """Returns how many cases match."""
+        return await self._index.count(where)
 
     async def labels(self) -> dict[str, int]:
         """Returns how many cases have each label, most frequent first."""
@@ -144,12 +170,12 @@ class Library:
         patients = await self._index.facet("patient_key", limit=1_000_000)
         return Statistics(await self._index.count(), len(patients), counts | labels)
 
-    async def _ids(self, where: Filter) -> AsyncIterator[str]:
+    async def _cases(self, where: Filter | None) -> AsyncIterator[Case]:
         cursor = None
         while True:
             page = await self._index.scroll(limit=1000, cursor=cursor, where=where, without=(THUMBNAIL,))
             for record in page.records:
-                yield record.point_id
+                yield to_case(record.point_id, record.payload)
             cursor = page.next_cursor
             if cursor is None:
                 return
@@ -177,6 +203,7 @@ class Library:
     async def _commit(self, batch: Sequence[_Pending]) -> None:
         records = await self._index.get(list({pending.case.case_id for pending in batch}))
         cases = {record.point_id: to_case(record.point_id, record.payload) for record in records}
+        before = dict(cases)
         changed: dict[str, Point] = {}
         outcomes: list[AddOutcome] = []
         now_s = self._clock.now_s()
@@ -188,7 +215,9 @@ class Library:
                 cases[case.case_id] = replace(case, added_at_s=now_s)
                 changed[case.case_id] = Point(case.case_id, pending.vector, to_payload(cases[case.case_id]))
         if changed:
+            known, self._snapshot = self._snapshot, None
             await self._index.upsert(list(changed.values()))
+            self._snapshot = _moved(known, before, [cases[case_id] for case_id in changed])
         for pending, outcome in zip(batch, outcomes, strict=True):
             if not pending.done.done():
                 pending.done.set_result(outcome)
@@ -215,6 +244,15 @@ def _outcome(case: Case, stored: Case | None) -> AddOutcome:
         return AddOutcome.ADDED
     same = replace(stored, added_at_s=case.added_at_s, thumbnail_jpeg=case.thumbnail_jpeg) == case
     return AddOutcome.UNCHANGED if same else AddOutcome.REPLACED
+
+
+def _moved(known: Snapshot | None, before: Mapping[str, Case], written: Sequence[Case]) -> Snapshot | None:
+    if known is not None:
+        for case in written:
+            if case.case_id in before:
+                known.remove(before[case.case_id])
+            known.add(case)
+    return known
 
 
 def _fail(batch: Sequence[_Pending], error: NearcaseError) -> None:

@@ -14,10 +14,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from nearcase.clock import SystemClock
+from nearcase.decide.findings import read_findings
 from nearcase.encode.batcher import Batcher
 from nearcase.encode.card import default_encoder_folder
 from nearcase.encode.runtime import open_encoder
-from nearcase.errors import Unready
+from nearcase.errors import InvalidInput, Unready
 from nearcase.index.opening import open_index
 from nearcase.intake.sandbox import Sandbox
 from nearcase.prepare import Preparer, prepare_job
@@ -25,10 +26,12 @@ from nearcase.retrieve.library import Library
 from nearcase.serve.decision_service import DecisionService
 from nearcase.serve.encoder_service import EncoderService
 from nearcase.serve.engine import Engine
+from nearcase.serve.findings import Declared, Findings
 from nearcase.serve.health import SERVICES, Health
 from nearcase.serve.interceptor import ErrorInterceptor
 from nearcase.serve.library_service import LibraryService
 from nearcase.serve.privacy import Privacy, open_privacy
+from nearcase.serve.records import Records
 from nearcase.serve.search_service import SearchService
 from nearcase.serve.uploads import Uploads
 from nearcase.settings import Settings
@@ -65,10 +68,11 @@ async def start(settings: Settings) -> App:
     """Returns the server once it answers.
 
     Raises:
-        InvalidInput: The key of a de-identified library is unfit.
+        InvalidInput: The key of a de-identified library is unfit, or a finding's file is wrong.
         Unready: The encoder, the library or the address can not be had; nothing is left running.
     """
     privacy = await asyncio.to_thread(open_privacy, settings)
+    declared = await asyncio.to_thread(_findings, settings)
     encoder = await asyncio.to_thread(open_encoder, settings.encoder or default_encoder_folder())
     index = await open_index(
         settings.data / "library",
@@ -76,7 +80,7 @@ async def start(settings: Settings) -> App:
         encoder_identity=encoder.card.identity,
         pseudonym_check=privacy.check_value,
     )
-    engine = _build(settings, encoder, index, privacy)
+    engine = _build(settings, encoder, index, privacy, declared)
     try:
         await asyncio.to_thread(engine.preparer.wait_ready)
         engine.library.start()
@@ -88,8 +92,16 @@ async def start(settings: Settings) -> App:
         raise
 
 
-def _build(settings: Settings, encoder: Encoder, index: Index, privacy: Privacy) -> Engine:
+def _findings(settings: Settings) -> Declared:
+    folder = settings.findings
+    if folder is not None and not folder.is_dir():
+        raise InvalidInput(f"setting findings is {str(folder)!r}, expected a folder", field="findings")
+    return read_findings(folder) if folder else {}
+
+
+def _build(settings: Settings, encoder: Encoder, index: Index, privacy: Privacy, declared: Declared) -> Engine:
     clock, workers = SystemClock(), settings.decode_worker_count
+    library = Library(index, clock)
     sandbox = Sandbox(
         prepare_job, workers=workers, wall_s=settings.decode_wall_s, memory_bytes=settings.decode_memory_bytes
     )
@@ -102,8 +114,10 @@ def _build(settings: Settings, encoder: Encoder, index: Index, privacy: Privacy)
         preparer=Preparer(sandbox, encoder.card.recipe, workers=workers, max_waiting=settings.max_waiting),
         batcher=Batcher(encoder, clock, max_batch=MAX_BATCH, lanes=lanes, max_waiting=settings.max_waiting),
         index=index,
-        library=Library(index, clock),
+        library=library,
         privacy=privacy,
+        findings=Findings(declared, library),
+        records=Records(settings.records_folder),
     )
 
 

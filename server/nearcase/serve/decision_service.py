@@ -1,27 +1,37 @@
-"""DecisionService: the votes of the evidence for each finding, without a call until operating points are fitted."""
+"""DecisionService: convert, decide, convert back."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
-from nearcase.convert import check_case_mask, decision_to_proto, encoder_to_proto, query_image_to_proto
-from nearcase.decide.vote import decide
-from nearcase.errors import InvalidInput, NotFound, Unsupported
+from nearcase.convert import (
+    check_case_mask,
+    decision_to_proto,
+    encoder_to_proto,
+    interval_to_proto,
+    point_to_proto,
+    query_image_to_proto,
+)
+from nearcase.decide.finding import Finding
+from nearcase.decide.fitted import Fitted
+from nearcase.decide.operating import Choice
+from nearcase.decide.rate import check_prevalence
+from nearcase.errors import InvalidInput, Unsupported
 from nearcase.index.filter_text import parse
-from nearcase.retrieve.library import all_of, has_label
-from nearcase.retrieve.search import Query, Scope, search
 from nearcase.serve.chunks import receive
 from nearcase.serve.context import Context
+from nearcase.serve.deciding import Question, decide_all
 from nearcase.serve.engine import Engine
-from nearcase.types import Decision
 from nearcase.v1 import decision_pb2, decision_pb2_grpc
 
 MAX_EVIDENCE = 1000
-DEFAULT_EVIDENCE = 10  # K of the published routine's code
+T = TypeVar("T")
 
 
 class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
-    """Says what the prior cases say; its findings are the labels of the library."""
+    """Says what the prior cases say of the declared findings and of the library's other labels."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -29,77 +39,138 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
     async def ListFindings(
         self, request: decision_pb2.ListFindingsRequest, context: Context
     ) -> decision_pb2.ListFindingsResponse:
-        """Lists the labels of the library by name; the page token is the last name sent."""
-        if request.page_size < 0:
-            raise InvalidInput(f"expected page_size from 0, got {request.page_size}", field="page_size")
-        counts = await self._engine.library.labels()
-        names = sorted(name for name in counts if name > request.page_token)
-        size = min(request.page_size if request.page_size > 0 else 100, 1000)
+        """Lists the findings by name; the page token is the last name sent."""
+        every = await self._engine.findings.all()
+        later = [name for name in every if name > request.page_token]
+        names, more = _page(later, request.page_size, 0)
         findings = [
-            decision_pb2.Finding(
-                name=name, display_name=name, label=name, scorer="neighbours", labelled_count=counts[name]
-            )
-            for name in names[:size]
+            _to_proto(*every[name], await self._engine.findings.labelled_count(every[name][0])) for name in names
         ]
-        more = names[size - 1] if len(names) > size else ""
-        return decision_pb2.ListFindingsResponse(findings=findings, next_page_token=more)
+        return decision_pb2.ListFindingsResponse(findings=findings, next_page_token=names[-1] if more else "")
 
     async def Decide(self, request: decision_pb2.DecideRequest, context: Context) -> decision_pb2.DecideResponse:
-        """Weighs the evidence about an image or a case of the library."""
+        """Decides about an image or a case of the library."""
         return await self._decide(request, context)
 
     async def DecideStream(
         self, request_iterator: AsyncIterator[decision_pb2.DecideStreamRequest], context: Context
     ) -> decision_pb2.DecideStreamResponse:
         """Decide for one file in chunks."""
-        start, data = await receive(request_iterator, _check, self._engine.settings.max_image_bytes)
+        start, data = await receive(request_iterator, _question, self._engine.settings.max_image_bytes)
         request = decision_pb2.DecideRequest(image=data, options=start.options)
         if start.HasField("frame_number"):
             request.frame_number = start.frame_number
         return decision_pb2.DecideStreamResponse(response=await self._decide(request, context))
 
     async def GetRoc(self, request: decision_pb2.GetRocRequest, context: Context) -> decision_pb2.GetRocResponse:
-        """Not served yet: no curve was fitted."""
-        raise Unsupported("UNIMPLEMENTED: this version fits no ROC curves", reason="UNIMPLEMENTED")
+        """Returns the held-out curve of a fitted finding."""
+        finding, fitted = await self._engine.findings.one(request.finding)
+        if fitted is None or not fitted.curve:
+            raise Unsupported(f"expected a finding with a fitted curve, got {finding.name}", reason="NOT_FITTED")
+        return decision_pb2.GetRocResponse(
+            points=[
+                decision_pb2.RocPoint(
+                    threshold=each.threshold,
+                    true_positive_rate=each.sensitivity.value,
+                    false_positive_rate=1.0 - each.specificity.value,
+                )
+                for each in fitted.curve
+            ],
+            auroc=interval_to_proto(fitted.auroc) if fitted.auroc else None,
+            positive_patients=fitted.held_out.positive_patients,
+            negative_patients=fitted.held_out.negative_patients,
+        )
 
     async def ListOperatingPoints(
         self, request: decision_pb2.ListOperatingPointsRequest, context: Context
     ) -> decision_pb2.ListOperatingPointsResponse:
-        """Not served yet: no point was fitted."""
-        raise Unsupported("UNIMPLEMENTED: this version fits no operating points", reason="UNIMPLEMENTED")
+        """Lists the fitted points of a finding; the page token is how many were sent."""
+        _, fitted = await self._engine.findings.one(request.finding)
+        points = sorted(fitted.points, key=lambda point: point.threshold) if fitted else []
+        sent = request.page_token or "0"
+        if not (sent.isascii() and sent.isdecimal()) or len(sent) > 9:
+            raise InvalidInput("expected a page_token that an answer gave, got other text", field="page_token")
+        shown, more = _page(points, request.page_size, int(sent))
+        token = str(int(sent) + len(shown)) if more else ""
+        answer = [point_to_proto(point.shown) for point in shown]
+        return decision_pb2.ListOperatingPointsResponse(operating_points=answer, next_page_token=token)
+
+    async def GetRecord(
+        self, request: decision_pb2.GetRecordRequest, context: Context
+    ) -> decision_pb2.GetRecordResponse:
+        """Returns the record of a decision as it was written."""
+        data = await asyncio.to_thread(self._engine.records.read, request.record_id)
+        return decision_pb2.GetRecordResponse(record=data)
 
     async def _decide(self, request: decision_pb2.DecideRequest, context: Context) -> decision_pb2.DecideResponse:
-        _check(request.options)
+        question = _question(request.options, self._engine)
         names = check_case_mask(request.options.case_mask)
-        findings = await self._findings(request.options.finding)
+        if question.finding:
+            await self._engine.findings.one(question.finding)  # an unknown one is refused before the image is read
         example = await self._engine.example(request, 1.0, deadline_s=self._engine.deadline_s(context))
-        decisions = [await self._weigh(finding, example.query, request.options) for finding in findings]
+        decisions = await decide_all(self._engine, example.query, question)
         return decision_pb2.DecideResponse(
             decisions=[decision_to_proto(decision, names) for decision in decisions],
             query_image=query_image_to_proto(example.image, names),
             encoder=encoder_to_proto(self._engine.summary),
         )
 
-    async def _findings(self, asked: str) -> list[str]:
-        known = await self._engine.library.labels()
-        if asked and asked not in known:
-            raise NotFound(
-                "no case of this library has that label; ListFindings lists them", reason="FINDING_NOT_FOUND"
-            )
-        return [asked] if asked else sorted(known)
 
-    async def _weigh(self, finding: str, query: Query, options: decision_pb2.DecideOptions) -> Decision:
-        asked = self._engine.privacy.where(parse(options.filter)) if options.filter.strip() else None
-        where = all_of(asked, has_label(finding))
-        with_thumbnails = "thumbnail_jpeg" in check_case_mask(options.case_mask)
-        scope = Scope(k=options.k or DEFAULT_EVIDENCE, where=where, with_thumbnails=with_thumbnails)
-        return decide(finding, (await search(self._engine.index, [query], scope)).hits)
-
-
-def _check(options: decision_pb2.DecideOptions) -> None:
-    for name in ("operating_point", "prevalence"):
-        if options.HasField(name):
-            message = f"UNIMPLEMENTED: this version fits no operating points, so {name} can not be honoured"
-            raise Unsupported(message, reason="UNIMPLEMENTED", field=name)
+def _question(options: decision_pb2.DecideOptions, engine: Engine | None = None) -> Question:
+    """Returns what is asked; without an engine it is only checked."""
     if not 0 <= options.k <= MAX_EVIDENCE:
         raise InvalidInput(f"expected k from 1 to {MAX_EVIDENCE}, got {options.k}", field="k")
+    where = parse(options.filter) if options.filter.strip() else None
+    return Question(
+        finding=options.finding,
+        choice=_choice(options.operating_point) if options.HasField("operating_point") else None,
+        prevalence=check_prevalence(options.prevalence) if options.HasField("prevalence") else None,
+        where=engine.privacy.where(where) if engine and where else where,
+        k=options.k,
+        with_thumbnails="thumbnail_jpeg" in check_case_mask(options.case_mask),
+    )
+
+
+def _choice(message: decision_pb2.OperatingPointChoice) -> Choice:
+    match message.WhichOneof("choice"):
+        case "name":
+            return Choice(name=message.name)
+        case "target_sensitivity":
+            return Choice(target_sensitivity=message.target_sensitivity)
+        case "target_specificity":
+            return Choice(target_specificity=message.target_specificity)
+        case "cost_ratio":
+            return Choice(cost_ratio=message.cost_ratio)
+        case _:
+            raise InvalidInput("expected one choice of operating point, got none", field="operating_point")
+
+
+def _to_proto(finding: Finding, fitted: Fitted | None, labelled_count: int) -> decision_pb2.Finding:
+    refusals = fitted.refusals if fitted else ()
+    return decision_pb2.Finding(
+        name=finding.name,
+        display_name=finding.shown,
+        codes=[decision_pb2.Code(scheme=each.scheme, value=each.value, meaning=each.meaning) for each in finding.codes],
+        label=finding.label,
+        positive_values=finding.positive_values,
+        scorer=finding.scorer.kind,
+        labelled_count=labelled_count,
+        calibrated=fitted is not None and fitted.calibration is not None,
+        operating_points=fitted.point_names if fitted else (),
+        version=finding.version,
+        default_operating_point=finding.default_operating_point,
+        refused_points=[
+            decision_pb2.RefusedPoint(
+                name=each.name, reason=each.reason, patients_needed=each.patients_needed, patients=each.patients
+            )
+            for each in refusals
+        ],
+    )
+
+
+def _page(items: Sequence[T], page_size: int, start: int) -> tuple[Sequence[T], bool]:
+    """Returns one page, and whether there are more."""
+    if page_size < 0:
+        raise InvalidInput(f"expected page_size from 0, got {page_size}", field="page_size")
+    end = start + min(page_size if page_size > 0 else 100, 1000)
+    return items[start:end], len(items) > end

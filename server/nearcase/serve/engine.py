@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from nearcase.index.base import Index
     from nearcase.prepare import Prepared, Preparer
     from nearcase.retrieve.library import Library
+    from nearcase.serve.findings import Findings
     from nearcase.serve.privacy import Privacy
+    from nearcase.serve.records import Records
     from nearcase.settings import Settings
 
 
@@ -58,6 +60,8 @@ class Engine:
     index: Index
     library: Library
     privacy: Privacy
+    findings: Findings
+    records: Records
 
     def deadline_s(self, context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
         """The caller's deadline on the monotonic clock; None without one."""

@@ -123,6 +123,8 @@ class Finding(_message.Message):
     CALIBRATED_FIELD_NUMBER: _builtins.int
     OPERATING_POINTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DEFAULT_OPERATING_POINT_FIELD_NUMBER: _builtins.int
+    REFUSED_POINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name used in requests."""
     display_name: _builtins.str
@@ -137,6 +139,8 @@ class Finding(_message.Message):
     """True when a calibration was fitted."""
     version: _builtins.str
     """Version of the finding's definition."""
+    default_operating_point: _builtins.str
+    """Name of the point that is taken where none is asked for; empty without one."""
     @_builtins.property
     def codes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Code]:
         """Codes in terminologies, where given."""
@@ -148,6 +152,10 @@ class Finding(_message.Message):
     @_builtins.property
     def operating_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the fitted operating points."""
+
+    @_builtins.property
+    def refused_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedPoint]:
+        """Points that were asked of the fit and that its data could not support."""
 
     def __init__(
         self,
@@ -162,14 +170,50 @@ class Finding(_message.Message):
         calibrated: _builtins.bool = ...,
         operating_points: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        default_operating_point: _builtins.str = ...,
+        refused_points: _abc.Iterable[Global___RefusedPoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibrated", b"calibrated", "codes", b"codes", "display_name", b"display_name", "label", b"label", "labelled_count", b"labelled_count", "name", b"name", "operating_points", b"operating_points", "positive_values", b"positive_values", "scorer", b"scorer", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibrated", b"calibrated", "codes", b"codes", "default_operating_point", b"default_operating_point", "display_name", b"display_name", "label", b"label", "labelled_count", b"labelled_count", "name", b"name", "operating_points", b"operating_points", "positive_values", b"positive_values", "refused_points", b"refused_points", "scorer", b"scorer", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class RefusedPoint(_message.Message):
+    """An operating point that the data could not support."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PATIENTS_NEEDED_FIELD_NUMBER: _builtins.int
+    PATIENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the point."""
+    reason: _builtins.str
+    """Why, one sentence."""
+    patients_needed: _builtins.int
+    """Patients that it would take at least."""
+    patients: _builtins.int
+    """Patients that there were."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        patients_needed: _builtins.int = ...,
+        patients: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "patients", b"patients", "patients_needed", b"patients_needed", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedPoint: _TypeAlias = RefusedPoint  # noqa: Y015
 
 @_typing.final
 class ListFindingsRequest(_message.Message):
@@ -485,6 +529,110 @@ class OperatingPoint(_message.Message):
 Global___OperatingPoint: _TypeAlias = OperatingPoint  # noqa: Y015
 
 @_typing.final
+class Bounds(_message.Message):
+    """What a number that is known in part lies between, for certain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    """Not below this."""
+    high: _builtins.float
+    """Not above this."""
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bounds: _TypeAlias = Bounds  # noqa: Y015
+
+@_typing.final
+class Strength(_message.Message):
+    """How much of the softmax over all labelled cases in scope lies where; next to nothing means that the decision rests
+    on cases hardly more alike than all others.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_EVIDENCE_FIELD_NUMBER: _builtins.int
+    ON_POSITIVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def in_evidence(self) -> Global___Bounds:
+        """On the cases that were weighed."""
+
+    @_builtins.property
+    def on_positives(self) -> Global___Bounds:
+        """On all cases with a positive value."""
+
+    def __init__(
+        self,
+        *,
+        in_evidence: Global___Bounds | None = ...,
+        on_positives: Global___Bounds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_evidence", b"in_evidence", "on_positives", b"on_positives"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_evidence", b"in_evidence", "on_positives", b"on_positives"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Strength: _TypeAlias = Strength  # noqa: Y015
+
+@_typing.final
+class Measurement(_message.Message):
+    """The answer of a finding that is a number, such as bone age."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOST_LIKELY_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    most_likely: _builtins.float
+    """The value with the largest share."""
+    mean: _builtins.float
+    """Mean of the values with the three largest shares, weighted by them."""
+    low: _builtins.float
+    """Lower end of the interval."""
+    high: _builtins.float
+    """Upper end of the interval."""
+    level: _builtins.float
+    """Level of the interval, for example 0.9."""
+    method: _builtins.str
+    """"conformal" has that coverage in new patients; "evidence" is the spread of the cases only."""
+    unit: _builtins.str
+    """Unit of the numbers; empty where the finding states none."""
+    def __init__(
+        self,
+        *,
+        most_likely: _builtins.float = ...,
+        mean: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        level: _builtins.float = ...,
+        method: _builtins.str = ...,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "level", b"level", "low", b"low", "mean", b"mean", "method", b"method", "most_likely", b"most_likely", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Measurement: _TypeAlias = Measurement  # noqa: Y015
+
+@_typing.final
 class Decision(_message.Message):
     """What the evidence says of one finding."""
 
@@ -502,6 +650,9 @@ class Decision(_message.Message):
     NPV_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     RECORD_ID_FIELD_NUMBER: _builtins.int
+    RULE_OUT_POINT_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    MEASUREMENT_FIELD_NUMBER: _builtins.int
     finding: _builtins.str
     """The finding's name."""
     call: Global___Call.ValueType
@@ -536,6 +687,18 @@ class Decision(_message.Message):
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
         """The cases that were weighed, most similar first."""
 
+    @_builtins.property
+    def rule_out_point(self) -> Global___OperatingPoint:
+        """Of a pair of points, the one below which the call is negative; operating_point is then the rule-in point."""
+
+    @_builtins.property
+    def strength(self) -> Global___Strength:
+        """How much the decision rests on; unset without evidence."""
+
+    @_builtins.property
+    def measurement(self) -> Global___Measurement:
+        """The number, of a finding that is one."""
+
     def __init__(
         self,
         *,
@@ -551,10 +714,13 @@ class Decision(_message.Message):
         npv: _types_pb2.Interval | None = ...,
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
         record_id: _builtins.str = ...,
+        rule_out_point: Global___OperatingPoint | None = ...,
+        strength: Global___Strength | None = ...,
+        measurement: Global___Measurement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "npv", b"npv", "operating_point", b"operating_point", "ppv", b"ppv", "probability", b"probability", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "measurement", b"measurement", "npv", b"npv", "operating_point", b"operating_point", "ppv", b"ppv", "probability", b"probability", "rule_out_point", b"rule_out_point", "score", b"score", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "abstain_reason", b"abstain_reason", "call", b"call", "evidence", b"evidence", "explanation", b"explanation", "finding", b"finding", "npv", b"npv", "operating_point", b"operating_point", "ppv", b"ppv", "probability", b"probability", "record_id", b"record_id", "score", b"score", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "abstain_reason", b"abstain_reason", "call", b"call", "evidence", b"evidence", "explanation", b"explanation", "finding", b"finding", "measurement", b"measurement", "npv", b"npv", "operating_point", b"operating_point", "ppv", b"ppv", "probability", b"probability", "record_id", b"record_id", "rule_out_point", b"rule_out_point", "score", b"score", "strength", b"strength", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
     _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
@@ -812,6 +978,50 @@ class ListOperatingPointsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOperatingPointsRequest: _TypeAlias = ListOperatingPointsRequest  # noqa: Y015
+
+@_typing.final
+class GetRecordRequest(_message.Message):
+    """Asks for the record of a decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    record_id: _builtins.str
+    """record_id of the decision."""
+    def __init__(
+        self,
+        *,
+        record_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_id", b"record_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecordRequest: _TypeAlias = GetRecordRequest  # noqa: Y015
+
+@_typing.final
+class GetRecordResponse(_message.Message):
+    """The record of a decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    record: _builtins.bytes
+    """One line of canonical JSON that holds its own SHA-256; no patient data beyond ids and labels of the prior cases."""
+    def __init__(
+        self,
+        *,
+        record: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecordResponse: _TypeAlias = GetRecordResponse  # noqa: Y015
 
 @_typing.final
 class ListOperatingPointsResponse(_message.Message):

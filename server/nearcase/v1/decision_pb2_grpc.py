@@ -60,6 +60,11 @@ class DecisionServiceStub:
                 request_serializer=nearcase_dot_v1_dot_decision__pb2.ListOperatingPointsRequest.SerializeToString,
                 response_deserializer=nearcase_dot_v1_dot_decision__pb2.ListOperatingPointsResponse.FromString,
                 _registered_method=True)
+        self.GetRecord = channel.unary_unary(
+                '/nearcase.v1.DecisionService/GetRecord',
+                request_serializer=nearcase_dot_v1_dot_decision__pb2.GetRecordRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_decision__pb2.GetRecordResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -89,7 +94,7 @@ class DecisionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRoc(self, request, context):
-        """GetRoc returns the ROC curve of a finding on the data it was fitted on.
+        """GetRoc returns the held-out ROC curve of a finding, at every threshold that can be chosen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +102,13 @@ class DecisionServiceServicer:
 
     def ListOperatingPoints(self, request, context):
         """ListOperatingPoints lists the fitted points of a finding with their held-out performance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecord(self, request, context):
+        """GetRecord returns the record of a decision, from which `nearcase replay` makes the same decision again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +141,11 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.ListOperatingPoints,
                     request_deserializer=nearcase_dot_v1_dot_decision__pb2.ListOperatingPointsRequest.FromString,
                     response_serializer=nearcase_dot_v1_dot_decision__pb2.ListOperatingPointsResponse.SerializeToString,
+            ),
+            'GetRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecord,
+                    request_deserializer=nearcase_dot_v1_dot_decision__pb2.GetRecordRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_decision__pb2.GetRecordResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +284,33 @@ class DecisionService:
             '/nearcase.v1.DecisionService/ListOperatingPoints',
             nearcase_dot_v1_dot_decision__pb2.ListOperatingPointsRequest.SerializeToString,
             nearcase_dot_v1_dot_decision__pb2.ListOperatingPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearcase.v1.DecisionService/GetRecord',
+            nearcase_dot_v1_dot_decision__pb2.GetRecordRequest.SerializeToString,
+            nearcase_dot_v1_dot_decision__pb2.GetRecordResponse.FromString,
             options,
             channel_credentials,
             insecure,

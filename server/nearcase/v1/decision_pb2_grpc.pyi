@@ -42,9 +42,11 @@ class DecisionServiceStub:
     DecideStream: _grpc.StreamUnaryMultiCallable[_decision_pb2.DecideStreamRequest, _decision_pb2.DecideStreamResponse]
     """DecideStream is Decide for a file that is too large for a message: start first, then the file in chunks."""
     GetRoc: _grpc.UnaryUnaryMultiCallable[_decision_pb2.GetRocRequest, _decision_pb2.GetRocResponse]
-    """GetRoc returns the ROC curve of a finding on the data it was fitted on."""
+    """GetRoc returns the held-out ROC curve of a finding, at every threshold that can be chosen."""
     ListOperatingPoints: _grpc.UnaryUnaryMultiCallable[_decision_pb2.ListOperatingPointsRequest, _decision_pb2.ListOperatingPointsResponse]
     """ListOperatingPoints lists the fitted points of a finding with their held-out performance."""
+    GetRecord: _grpc.UnaryUnaryMultiCallable[_decision_pb2.GetRecordRequest, _decision_pb2.GetRecordResponse]
+    """GetRecord returns the record of a decision, from which `nearcase replay` makes the same decision again."""
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -60,9 +62,11 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     DecideStream: _aio.StreamUnaryMultiCallable[_decision_pb2.DecideStreamRequest, _decision_pb2.DecideStreamResponse]  # type: ignore[assignment]
     """DecideStream is Decide for a file that is too large for a message: start first, then the file in chunks."""
     GetRoc: _aio.UnaryUnaryMultiCallable[_decision_pb2.GetRocRequest, _decision_pb2.GetRocResponse]  # type: ignore[assignment]
-    """GetRoc returns the ROC curve of a finding on the data it was fitted on."""
+    """GetRoc returns the held-out ROC curve of a finding, at every threshold that can be chosen."""
     ListOperatingPoints: _aio.UnaryUnaryMultiCallable[_decision_pb2.ListOperatingPointsRequest, _decision_pb2.ListOperatingPointsResponse]  # type: ignore[assignment]
     """ListOperatingPoints lists the fitted points of a finding with their held-out performance."""
+    GetRecord: _aio.UnaryUnaryMultiCallable[_decision_pb2.GetRecordRequest, _decision_pb2.GetRecordResponse]  # type: ignore[assignment]
+    """GetRecord returns the record of a decision, from which `nearcase replay` makes the same decision again."""
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides about findings and shows what the decision rests on."""
@@ -99,7 +103,7 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _decision_pb2.GetRocRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_decision_pb2.GetRocResponse, _abc.Awaitable[_decision_pb2.GetRocResponse]]:
-        """GetRoc returns the ROC curve of a finding on the data it was fitted on."""
+        """GetRoc returns the held-out ROC curve of a finding, at every threshold that can be chosen."""
 
     @_abc_1.abstractmethod
     def ListOperatingPoints(
@@ -108,5 +112,13 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_decision_pb2.ListOperatingPointsResponse, _abc.Awaitable[_decision_pb2.ListOperatingPointsResponse]]:
         """ListOperatingPoints lists the fitted points of a finding with their held-out performance."""
+
+    @_abc_1.abstractmethod
+    def GetRecord(
+        self,
+        request: _decision_pb2.GetRecordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_pb2.GetRecordResponse, _abc.Awaitable[_decision_pb2.GetRecordResponse]]:
+        """GetRecord returns the record of a decision, from which `nearcase replay` makes the same decision again."""
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,59 @@
+"""The page of a fit: what each point does to held-out patients, what was refused, and where it does not hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+
+from nearcase import report
+from nearcase.decide.fitted import Fitted
+from nearcase.report.decision_view import Stop, area, percent
+from nearcase.report.roc import cross, steps
+from nearcase.report.style import style_of
+from nearcase.types import RocPoint
+
+_PAGES = Environment(
+    loader=ChoiceLoader([FileSystemLoader(Path(__file__).parent), FileSystemLoader(Path(report.__path__[0]))]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+POINT_COLUMNS = ("point", "positive from", "sensitivity", "specificity", "promise")
+
+
+def render_fit(fitted: Fitted, *, statement: str) -> str:
+    """Returns the page as one file without script; the same fit gives the same text.
+
+    Args:
+        fitted: What to show.
+        statement: What the encoder is, in its card's words.
+    """
+    points = sorted((point.shown for point in fitted.points), key=lambda point: point.threshold)
+    curve = [RocPoint(each.threshold, each.sensitivity.value, 1.0 - each.specificity.value) for each in fitted.curve]
+    return _PAGES.get_template("fit.html.j2").render(
+        fitted=fitted,
+        statement=statement,
+        style=style_of("evidence.css", "decision.css"),
+        columns=POINT_COLUMNS,
+        rows=point_rows(fitted),
+        curve=steps(curve) if curve else "",
+        area=area(fitted.auroc) if fitted.auroc else "",
+        stops=[Stop(point.name, "", (), cross(point), False) for point in points],
+    )
+
+
+def point_rows(fitted: Fitted) -> list[tuple[str, ...]]:
+    """Returns one row of text for each operating point, the most sensitive first."""
+    points = sorted((point.shown for point in fitted.points), key=lambda point: point.threshold)
+    return [
+        (
+            point.name,
+            f"{point.threshold:.3g}",
+            percent(point.sensitivity),
+            percent(point.specificity),
+            point.guarantee or f"none ({point.method})",
+        )
+        for point in points
+    ]

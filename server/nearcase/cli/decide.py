@@ -1,0 +1,164 @@
+"""nearcase decide."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from nearcase.cli.options import (
+    connected,
+    console,
+    file_argument,
+    frame_option,
+    json_option,
+    print_json,
+    server_option,
+    shown,
+)
+from nearcase.client import Client
+from nearcase.errors import Unsupported
+from nearcase.report import words
+from nearcase.report.decision_page import Fits, render_decision
+from nearcase.report.decision_view import figures, percent
+from nearcase.report.text import case_cells, encoder_line, plain
+from nearcase.types import Decision, DecisionResult
+
+COLUMNS = ("#", "similarity", "weight", "value", "modality", "body part", "age", "sex", "outcome", "where from")
+SHOWN = 10
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+@click.command()
+@file_argument
+@click.option("--finding", default="", help="By name; default all in scope.")
+@click.option("--operating-point", default="", metavar="NAME", help="A fitted point; default the finding's own.")
+@click.option("--sensitivity", type=SHARE, default=None, help="The least sensitivity, kept with 95 % confidence.")
+@click.option("--specificity", type=SHARE, default=None, help="The least specificity, kept with 95 % confidence.")
+@click.option("--cost-ratio", type=float, default=None, help="Cost of a miss over a false alarm; needs --prevalence.")
+@click.option("--prevalence", type=SHARE, default=None, help="Where the decision is used, for PPV and NPV.")
+@click.option("--filter", "where", default="", help='Which cases may be evidence: "modality = CT and age >= 40".')
+@frame_option
+@click.option(
+    "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write an HTML decision page."
+)
+@json_option
+@server_option
+def decide(
+    file: Path,
+    finding: str,
+    operating_point: str,
+    sensitivity: float | None,
+    specificity: float | None,
+    cost_ratio: float | None,
+    prevalence: float | None,
+    where: str,
+    frame: int | None,
+    report: Path | None,
+    as_json: bool,
+    server: str,
+) -> None:
+    """Decide about FILE, a DICOM, NIfTI, PNG or JPEG image, from the labelled prior cases most like it.
+
+    A call needs an operating point that was fitted for the finding (nearcase-eval fit); without one, or where the
+    evidence is too thin, there is no call, and the reason is given. `nearcase replay` takes the record's id.
+    """
+    with connected(server) as client:
+        result = client.decide(
+            file,
+            finding=finding,
+            operating_point=operating_point,
+            sensitivity=sensitivity,
+            specificity=specificity,
+            cost_ratio=cost_ratio,
+            prevalence=prevalence,
+            where=where,
+            frame_number=frame,
+            thumbnails=report is not None,
+        )
+        fits = fits_of(client, result) if report and result.decisions else {}
+    if report and result.decisions:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        page = render_decision(result, fits, title=f"Decision on {shown(Path(file.name))}", generated_at=now)
+        report.write_text(page, encoding="utf-8")
+    if as_json:
+        print_json(to_json(result))
+    else:
+        print_result(console(), result)
+        if report and result.decisions:
+            console().print(f"Wrote {report}", markup=False)
+
+
+def fits_of(client: Client, result: DecisionResult) -> dict[str, Fits]:
+    """Returns what was fitted for each finding that was decided."""
+    summaries = {each.name: each for each in client.findings()}
+    fits = {}
+    for name in dict.fromkeys(each.finding for each in result.decisions):
+        points = client.operating_points(name)
+        try:
+            roc = client.roc(name)
+        except Unsupported:
+            roc = None  # nothing was fitted for it
+        fits[name] = Fits(points, roc, summaries[name].refused_points if name in summaries else ())
+    return fits
+
+
+def print_result(out: Console, result: DecisionResult) -> None:
+    """Prints each decision with its evidence, and what the encoder is."""
+    if not result.decisions:
+        out.print("No finding is for images of this kind, and no case of the library has a label.")
+    for decision in result.decisions:
+        print_decision(out, decision)
+    out.print(encoder_line(result.encoder), markup=False)
+
+
+def print_decision(out: Console, decision: Decision) -> None:
+    """Prints the call, what it rests on, and the first of the evidence."""
+    out.print(f"[bold]{plain(decision.finding)}[/bold]: {plain(words.call(decision))}")
+    out.print(decision.explanation, markup=False)
+    point = decision.operating_point
+    if point is not None:
+        out.print(f"Promise of {point.name}: {point.guarantee or f'none ({point.method})'}.", markup=False)
+        rates = f"sensitivity {percent(point.sensitivity)}, specificity {percent(point.specificity)}"
+        out.print(f"Held-out {rates}.", markup=False)
+    for fact in figures(decision):
+        if not fact.is_missing:
+            out.print(f"  {fact.name}: {fact.value}", markup=False)
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for rank, piece in enumerate(decision.evidence[:SHOWN], 1):
+        case = piece.hit.case
+        cells = (str(rank), f"{piece.hit.similarity:.3f}", f"{piece.weight:.0%}", plain(piece.value))
+        table.add_row(*cells, *case_cells(case.facts, case.labels, case.source))
+    if decision.evidence:
+        out.print(table)
+    if decision.record_id:
+        out.print(f"Record {decision.record_id}\n", markup=False)
+
+
+def to_json(result: DecisionResult) -> dict[str, Any]:
+    """Returns the decisions for machines, without pictures."""
+    return {
+        "decisions": [decision_json(decision) for decision in result.decisions],
+        "encoder": dataclasses.asdict(result.encoder),
+    }
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """Returns one decision for machines; of each case its id, value, similarity and weight."""
+    bare = dataclasses.asdict(dataclasses.replace(decision, evidence=()))
+    bare["call"] = decision.call.value
+    bare["evidence"] = [
+        {
+            "case_id": piece.hit.case.case_id,
+            "similarity": piece.hit.similarity,
+            "value": piece.value,
+            "weight": piece.weight,
+        }
+        for piece in decision.evidence
+    ]
+    return bare

@@ -1,0 +1,109 @@
+"""What the decision page prints: every value already a string."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nearcase.report import words
+from nearcase.report.roc import Cross, cross
+from nearcase.report.view import Fact, Picture, neighbour_picture
+from nearcase.types import Call, Decision, Evidence, Interval, OperatingPoint
+
+LATE = ("NO_OPERATING_POINT", "POINT_NOT_SUPPORTED")
+"""Abstentions for want of a point: at a fitted one, the same evidence gives a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One position of the slider: an operating point, and what the call is there."""
+
+    name: str
+    call: str
+    facts: tuple[Fact, ...]
+    place: Cross
+    is_chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The cases that point one way."""
+
+    title: str
+    pictures: tuple[tuple[Picture, str], ...]  # with the share of the weight
+
+
+def stops(decision: Decision, points: tuple[OperatingPoint, ...]) -> tuple[Stop, ...]:
+    """Returns the points from the most sensitive to the most specific; the decision's own is among them."""
+    own = [point for point in (decision.operating_point, decision.rule_out_point) if point is not None]
+    extra = tuple(point for point in own if point.name not in {each.name for each in points})
+    ordered = sorted((*points, *extra), key=lambda point: (point.threshold, point.name))
+    chosen = decision.operating_point.name if decision.operating_point else ""
+    return tuple(
+        Stop(point.name, call_at(decision, point), _point_facts(point), cross(point), point.name == chosen)
+        for point in ordered
+    )
+
+
+def call_at(decision: Decision, point: OperatingPoint) -> str:
+    """Returns the call that this decision's score gives at a point; an abstention for another reason stays one."""
+    if decision.score is None or (decision.call is Call.ABSTAIN and decision.abstain_reason not in LATE):
+        return words.call(decision)
+    return "Positive" if decision.score >= point.threshold else "Negative"
+
+
+def figures(decision: Decision) -> tuple[Fact, ...]:
+    """Returns score, probability and what the call means, where they are known."""
+    shares = (("Score", decision.score), ("Calibrated probability", decision.probability))
+    facts = [Fact(name, words.NOT_STATED if value is None else f"{value:.3f}") for name, value in shares]
+    for name, interval in (("PPV", decision.ppv), ("NPV", decision.npv)):
+        if interval is not None:
+            facts.append(Fact(f"{name} at the stated prevalence", percent(interval)))
+    if decision.measurement:
+        found = decision.measurement
+        value = f"{found.mean:g} ({found.low:g} to {found.high:g}) {found.unit}".strip()
+        facts.append(Fact(f"Measured, {found.level:.0%} {found.method}", value))
+    if decision.strength:
+        inside = decision.strength.in_evidence
+        facts.append(Fact("Softmax mass on the evidence", f"at least {inside.low:.2%} of all labelled cases in scope"))
+    return tuple(facts)
+
+
+def sides(decision: Decision) -> tuple[Side, ...]:
+    """Returns the supporting cases, which have the leading value, then the opposing ones."""
+    if not decision.votes:
+        return ()
+    leading = decision.votes[0].value
+    supporting = [piece for piece in decision.evidence if piece.value == leading]
+    opposing = [piece for piece in decision.evidence if piece.value != leading]
+    return (
+        Side(f"Supporting: {words.cases(len(supporting))} with {leading}", _pictures(supporting)),
+        Side(f"Opposing: {words.cases(len(opposing))} with another value", _pictures(opposing)),
+    )
+
+
+def percent(interval: Interval) -> str:
+    """Returns a share with its interval."""
+    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+
+
+def area(interval: Interval) -> str:
+    """Returns an AUROC with its interval."""
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _pictures(pieces: list[Evidence]) -> tuple[tuple[Picture, str], ...]:
+    return tuple(
+        (neighbour_picture(rank, piece.hit), f"{piece.weight:.0%} of the weight")
+        for rank, piece in enumerate(pieces, 1)
+    )
+
+
+def _point_facts(point: OperatingPoint) -> tuple[Fact, ...]:
+    patients = f"{point.positive_patients:,} patients with the finding, {point.negative_patients:,} without"
+    return (
+        Fact("Positive from score", f"{point.threshold:.3g}"),
+        Fact("Sensitivity", percent(point.sensitivity)),
+        Fact("Specificity", percent(point.specificity)),
+        Fact("Held-out data", patients, is_long=True),
+        Fact("Promise", point.guarantee or f"none ({point.method})", is_long=True),
+    )
