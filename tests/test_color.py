@@ -82,7 +82,7 @@ def palette(first: int, entries: list[int], bits: int, prefix: str = "") -> dict
     return attributes
 
 
-def paletted(indices: NDArray[Any], attributes: dict[str, Any]) -> NDArray[np.uint8]:
+def paletted(indices: NDArray[Any], attributes: dict[str, Any]) -> NDArray[Any]:
     image = read_dicom(dicom_file(indices, PhotometricInterpretation="PALETTE COLOR", **attributes))
     assert image.rules == ("palette applied",)
     return image.pixels

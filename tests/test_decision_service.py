@@ -57,7 +57,7 @@ def findings(data: Path, reference: Reference, fitted: Fitted) -> Path:
     folder = data / "findings"
     declare(folder, MASS, fitted)
     declare(folder, finding_text("probed", POINT, scorer='kind = "probe"\nk = 25'), probed(reference))
-    variants = {
+    variants: dict[str, tuple[str, dict[str, object]]] = {
         "ct": ('[scope]\nmodality = ["CT"]\n', {}),
         "nowhere": ('[scope]\nfilter = "source = nowhere"\n', {}),
         "demanding": ("[abstain]\nminimum_evidence = 100000\n", {}),
@@ -70,7 +70,7 @@ def findings(data: Path, reference: Reference, fitted: Fitted) -> Path:
     }
     for name, (more, changes) in variants.items():
         text = finding_text(name, more).replace('version = "1"\n', f'version = "1"\n{POINT}')
-        declare(folder, text, replace(fitted, **changes))
+        declare(folder, text, replace(fitted, **changes))  # type: ignore[arg-type]
     declare(folder, finding_text("pointless"), fitted)
     number = read_finding(NUMBER, "bone-age.toml")
     declare(folder, NUMBER, fitted_on(reference_of(data, NUMBER), NUMBER))

@@ -365,7 +365,7 @@ def test_erasing_by_the_real_id_leaves_nothing(tmp_path: Path, key: Path) -> Non
 def refusal(data: Path, *options: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "nearcase", "serve", "--data", str(data), "--listen", "127.0.0.1:0", "--json"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
-    assert result.stdout == ""
+    assert list(json.loads(result.stdout)) == ["error"]  # and never that it is ready
     assert len(result.stderr.strip().splitlines()) == 1
     return result.returncode, result.stderr
 

@@ -29,7 +29,18 @@ def test_the_demo_and_what_it_says_to_try_next(tmp_path: Path, pydicom_data: Pat
     assert "grey pixels" in done.stdout
     page = (out / "evidence.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 6 * len(corpus.queries)
+    assert_decision(" ".join(done.stdout.split()), (out / "decision.html").read_text())
     try_next(done.stdout.split("Try next:")[1], tmp_path)
+
+
+def assert_decision(text: str, page: str) -> None:
+    """Two points with different calls, the patients that they rest on, and a promise that is refused."""
+    assert "call Positive Negative" in text
+    assert re.search(r"rates on \d+ held-out patients with CT and \d+ without", text)
+    assert "Refused: sensitivity-90-pac, needs at least 29 patients" in text
+    assert "promise nothing for new patients" in text
+    assert page.count('type="radio"') == 2
+    assert "<script" not in page
 
 
 def try_next(text: str, folder: Path) -> None:

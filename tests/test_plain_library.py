@@ -143,11 +143,11 @@ def test_the_folder_holds_no_name_that_a_client_sent(
 ) -> None:
     data = scan(57, "Q")
     digest = hashlib.sha256(data).hexdigest()
-    name = "../../../../escaped"
+    name = "../../../../nameofaclient"
     begin = lib.AddImagesStart(request_id=name, size_bytes=len(data), sha256=digest, data=data[:100])
     list(library(channel).AddImages(iter([lib.AddImagesRequest(start=begin)])))
     base = Path(tmp_path_factory.getbasetemp())
-    assert not list(base.rglob("*escaped*"))
+    assert not list(base.rglob("*nameofaclient*"))
 
 
 def test_a_refused_item_has_one_result_however_many_chunks_follow(channel: grpc.Channel) -> None:

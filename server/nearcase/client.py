@@ -8,7 +8,7 @@ with Client("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from nearcase.types import (
     Case,
     DecisionResult,
     EncoderSummary,
+    FindingFit,
     FindingSummary,
     LibraryStatistics,
     OperatingPoint,
@@ -40,7 +41,6 @@ from nearcase.v1 import (
     search_pb2,
     search_pb2_grpc,
 )
-from nearcase.v1.types_pb2 import ItemError
 
 __all__ = ["DEFAULT_ADDRESS", "AddItem", "AddResult", "Client", "LibraryStatistics"]
 
@@ -229,6 +229,11 @@ class Client:
             request = decision_pb2.GetRocRequest(finding=finding)
             return convert.roc_from_proto(self._decide.GetRoc(request, timeout=self._timeout_s))
 
+    def fit(self, finding: FindingSummary) -> FindingFit:
+        """Returns the points and the curve of a finding; both are empty where nothing was fitted for it."""
+        roc = self.roc(finding.name) if finding.operating_points else None
+        return FindingFit(self.operating_points(finding.name), roc, finding.refused_points)
+
     def record(self, record_id: str) -> bytes:
         """Returns the record of a decision, as `nearcase replay` reads it."""
         with self._errors():
@@ -243,7 +248,7 @@ class Client:
         unreadable: list[AddResult] = []
         with self._errors():
             for response in self._library.AddImages(self._add_requests(items, unreadable)):
-                yield _add_result(response)
+                yield requests.add_result(response)
         yield from unreadable
 
     def _add_requests(
@@ -337,7 +342,7 @@ class Client:
             request = encoder_pb2.EmbedImagesRequest(images=inputs)
             answer = self._encoder.EmbedImages(request, timeout=self._timeout_s)
         return [
-            tuple(result.embedding.values) if result.HasField("embedding") else _item_error(result.error)
+            tuple(result.embedding.values) if result.HasField("embedding") else requests.item_error(result.error)
             for result in answer.results
         ]
 
@@ -378,19 +383,3 @@ class Client:
 def _unwritable(error: Exception) -> InvalidInput:
     """What protobuf refuses: text outside Unicode, a number out of range, a value of another type."""
     return InvalidInput(f"the request can not be written: {error}", reason="UNWRITABLE_REQUEST")
-
-
-def _add_result(response: library_pb2.AddImagesResponse) -> AddResult:
-    if response.HasField("error"):
-        return AddResult(response.request_id, error=_item_error(response.error))
-    outcome = library_pb2.AddOutcome.Name(response.added.outcome).removeprefix("ADD_OUTCOME_").lower()
-    return AddResult(response.request_id, response.added.case_id, outcome)
-
-
-_KINDS: Mapping[int, Callable[..., NearcaseError]] = {
-    grpc.StatusCode[name].value[0]: kind for name, kind in BY_CODE.items()
-}
-
-
-def _item_error(error: ItemError) -> NearcaseError:
-    return _KINDS.get(error.code, NearcaseError)(error.message, reason=error.reason)

@@ -1,18 +1,19 @@
-"""What the client sends: options from plain values, files in one message or in chunks."""
+"""What the client sends, files in one message or in chunks, and what comes back for single items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from nearcase import convert
-from nearcase.errors import InvalidInput
-from nearcase.types import CaseFacts
+from nearcase.errors import BY_CODE, InvalidInput, NearcaseError
+from nearcase.types import AddResult, CaseFacts
 from nearcase.v1 import decision_pb2, library_pb2, search_pb2
-from nearcase.v1.types_pb2 import FileChunk
+from nearcase.v1.types_pb2 import FileChunk, ItemError
 
 CHUNK_BYTES = 2**20
 
@@ -101,3 +102,21 @@ def choice(
     if len(stated) > 1:
         raise InvalidInput(f"expected one choice of operating point, got {len(stated)}", field="operating_point")
     return decision_pb2.OperatingPointChoice(**stated) if stated else None  # type: ignore[arg-type]
+
+
+def add_result(response: library_pb2.AddImagesResponse) -> AddResult:
+    """Returns what became of an item."""
+    if response.HasField("error"):
+        return AddResult(response.request_id, error=item_error(response.error))
+    outcome = library_pb2.AddOutcome.Name(response.added.outcome).removeprefix("ADD_OUTCOME_").lower()
+    return AddResult(response.request_id, response.added.case_id, outcome)
+
+
+_KINDS: Mapping[int, Callable[..., NearcaseError]] = {
+    grpc.StatusCode[name].value[0]: kind for name, kind in BY_CODE.items()
+}
+
+
+def item_error(error: ItemError) -> NearcaseError:
+    """Returns the error of one item of many."""
+    return _KINDS.get(error.code, NearcaseError)(error.message, reason=error.reason)

@@ -300,6 +300,15 @@ class FindingSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FindingFit:
+    """What was fitted for a finding, as a page shows it."""
+
+    points: tuple[OperatingPoint, ...] = ()
+    roc: Roc | None = None
+    refused: tuple[RefusedPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AddResult:
     """What became of an item that was added: a case, or an error."""
 

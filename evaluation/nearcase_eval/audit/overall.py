@@ -147,13 +147,14 @@ def _curve(data: Sample, points: Curve, plan: Plan) -> tuple[CurvePoint, ...]:
     wanted = np.searchsorted(along, np.linspace(0.0, 2.0, CURVE_POINTS))
     places = np.unique(np.clip(np.append(wanted, along.size - 1), 0, along.size - 1))
     shown = [int(place) for place in places if not 0 < min(called[place], data.n - called[place]) < plan.suppress]
-    return tuple(_curve_point(data, points, place, plan.level) for place in shown)
+    positives = data.rows(data.truth).compact()
+    return tuple(_curve_point(positives, points, place, plan.level) for place in shown)
 
 
-def _curve_point(data: Sample, points: Curve, place: int, level: float) -> CurvePoint:
+def _curve_point(positives: Sample, points: Curve, place: int, level: float) -> CurvePoint:
     threshold = float(points.threshold[place])
-    hits = data.score[data.truth] >= threshold
-    estimate = proportion_of(rate_of(hits, data.patient[data.truth], data.patients), level=level)
+    hits = positives.score >= threshold
+    estimate = proportion_of(rate_of(hits, positives.patient, positives.patients), level=level)
     called = float(points.true_positive[place] + points.false_positive[place])
     return CurvePoint(
         threshold if math.isfinite(threshold) else None,

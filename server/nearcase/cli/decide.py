@@ -21,10 +21,8 @@ from nearcase.cli.options import (
     server_option,
     shown,
 )
-from nearcase.client import Client
-from nearcase.errors import Unsupported
 from nearcase.report import words
-from nearcase.report.decision_page import Fits, render_decision
+from nearcase.report.decision_page import render_decision
 from nearcase.report.decision_view import figures, percent
 from nearcase.report.text import case_cells, encoder_line, plain
 from nearcase.types import Decision, DecisionResult
@@ -81,7 +79,7 @@ def decide(
             frame_number=frame,
             thumbnails=report is not None,
         )
-        fits = fits_of(client, result) if report and result.decisions else {}
+        fits = {each.name: client.fit(each) for each in client.findings()} if report and result.decisions else {}
     if report and result.decisions:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         page = render_decision(result, fits, title=f"Decision on {shown(Path(file.name))}", generated_at=now)
@@ -92,20 +90,6 @@ def decide(
         print_result(console(), result)
         if report and result.decisions:
             console().print(f"Wrote {report}", markup=False)
-
-
-def fits_of(client: Client, result: DecisionResult) -> dict[str, Fits]:
-    """Returns what was fitted for each finding that was decided."""
-    summaries = {each.name: each for each in client.findings()}
-    fits = {}
-    for name in dict.fromkeys(each.finding for each in result.decisions):
-        points = client.operating_points(name)
-        try:
-            roc = client.roc(name)
-        except Unsupported:
-            roc = None  # nothing was fitted for it
-        fits[name] = Fits(points, roc, summaries[name].refused_points if name in summaries else ())
-    return fits
 
 
 def print_result(out: Console, result: DecisionResult) -> None:

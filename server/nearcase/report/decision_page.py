@@ -15,7 +15,7 @@ from nearcase.errors import InvalidInput
 from nearcase.report import decision_view, view, words
 from nearcase.report.roc import steps
 from nearcase.report.style import style_of
-from nearcase.types import Decision, DecisionResult, OperatingPoint, RefusedPoint, Roc
+from nearcase.types import Decision, DecisionResult, FindingFit, RefusedPoint
 
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -26,16 +26,7 @@ _PAGES = Environment(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fits:
-    """What was fitted for the finding of a decision."""
-
-    points: tuple[OperatingPoint, ...] = ()
-    roc: Roc | None = None
-    refused: tuple[RefusedPoint, ...] = ()
-
-
-def render_decision(result: DecisionResult, fits: dict[str, Fits], *, title: str, generated_at: str) -> str:
+def render_decision(result: DecisionResult, fits: dict[str, FindingFit], *, title: str, generated_at: str) -> str:
     """Returns the whole page; the same input gives the same text. Patient identifiers and UIDs are never printed.
 
     Args:
@@ -49,7 +40,9 @@ def render_decision(result: DecisionResult, fits: dict[str, Fits], *, title: str
     """
     if not result.decisions:
         raise InvalidInput("expected at least one decision to show, got none")
-    sections = [_section(number, each, fits.get(each.finding, Fits())) for number, each in enumerate(result.decisions)]
+    sections = [
+        _section(number, each, fits.get(each.finding, FindingFit())) for number, each in enumerate(result.decisions)
+    ]
     style = style_of("evidence.css", "decision.css", rules=_rules(max(len(each.stops) for each in sections)))
     return _PAGES.get_template("decision.html.j2").render(
         title=title,
@@ -81,7 +74,7 @@ class _Section:
         return next((at for at, stop in enumerate(self.stops) if stop.is_chosen), 0)
 
 
-def _section(number: int, decision: Decision, fits: Fits) -> _Section:
+def _section(number: int, decision: Decision, fits: FindingFit) -> _Section:
     return _Section(
         number=number,
         finding=decision.finding,

@@ -76,8 +76,11 @@ def sides(decision: Decision) -> tuple[Side, ...]:
     supporting = [piece for piece in decision.evidence if piece.value == leading]
     opposing = [piece for piece in decision.evidence if piece.value != leading]
     return (
-        Side(f"Supporting: {words.cases(len(supporting))} with {leading}", _pictures(supporting)),
-        Side(f"Opposing: {words.cases(len(opposing))} with another value", _pictures(opposing)),
+        Side(
+            f"Supporting {leading}, the value with the largest share: {words.cases(len(supporting))}",
+            _pictures(supporting),
+        ),
+        Side(f"Opposing {leading}, with another value: {words.cases(len(opposing))}", _pictures(opposing)),
     )
 
 

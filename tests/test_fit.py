@@ -1,0 +1,190 @@
+"""Fitting: sealed and repeatable, whole patients in each part, refusals that say how many patients it takes."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_library import POINT, fill, finding_text, fitted_on, made_cases, reference_of
+from serving import picture
+
+from nearcase.decide.findings import read_finding, read_findings
+from nearcase.decide.fitted import read_fitted, write_fitted
+from nearcase.errors import InvalidInput, Unsupported
+from nearcase_eval.auroc import auroc
+from nearcase_eval.fit import Plan, fit
+from nearcase_eval.fit_page import render_fit
+from nearcase_eval.fit_points import DEFAULT, fit_points, read_wish
+from nearcase_eval.fit_reference import Reference
+from nearcase_eval.fit_scores import scored
+from nearcase_eval.fit_split import split
+
+TEXT = finding_text("mass", POINT)
+PROBE = finding_text("mass", POINT, scorer='kind = "probe"\nk = 25')
+BLEND = finding_text("mass", POINT, scorer='kind = "blend"\nk = 25\nblend = { neighbours = 1.0, probe = 2.0 }')
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    fill(folder, made_cases())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(data: Path) -> Reference:
+    return reference_of(data, TEXT)
+
+
+@pytest.mark.parametrize("text", [TEXT, PROBE, BLEND], ids=["neighbours", "probe", "blend"])
+def test_the_same_library_and_seed_give_the_same_bytes(reference: Reference, text: str) -> None:
+    first, again = write_fitted(fitted_on(reference, text)), write_fitted(fitted_on(reference, text))
+    assert first == again
+    assert read_fitted(first).auroc
+
+
+def test_no_patient_is_in_two_parts_and_none_finds_themself(reference: Reference) -> None:
+    parts = split(reference.asked, read_finding(TEXT, "x"), with_training=True, seed=3)
+    patients = [{each.patient for each in images} for images in parts.images.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 200
+    assert sum(each.images for each in parts.splits) == len(reference.asked)
+    own = {(each.patient, each.facts.instance_uid): each for each in reference.asked}
+    names = {case.case_id: f"patient |{case.facts.patient_id}" for case, _ in made_cases()}
+    assert all(names[prior.case_id] != each.patient for each in own.values() for prior in each.priors)
+
+
+def test_held_out_figures_are_those_of_counting(reference: Reference) -> None:
+    fitted, finding = fitted_on(reference, TEXT), read_finding(TEXT, "x")
+    parts = split(reference.asked, finding, with_training=False, seed=0)
+    test = scored(parts.images["test"], finding, None)
+    for point in fitted.points:
+        called = test.score >= point.threshold
+        assert point.sensitivity.value == pytest.approx(called[test.truth].mean())
+        assert point.specificity.value == pytest.approx(1.0 - called[~test.truth].mean())
+    expected = auroc(test.truth, test.score, patient=test.patient)
+    assert fitted.auroc
+    assert fitted.auroc.value == expected.value
+
+
+def test_a_refusal_says_how_many_patients_it_takes(reference: Reference) -> None:
+    plan = Plan(tuple(map(read_wish, ("sensitivity=0.999:pac", "specificity=0.5:pac"))), by=())
+    fitted = fit(read_finding(TEXT, "x"), reference, plan)
+    (refusal,) = fitted.refusals
+    assert (refusal.name, refusal.patients_needed, refusal.patients) == ("sensitivity-99_9-pac", 2995, 40)
+    assert fitted.point_names == ("specificity-50-pac",)
+
+
+def test_the_pair_is_there_exactly_where_a_score_can_lie_between(reference: Reference) -> None:
+    finding = read_finding(TEXT, "x")
+    parts = split(reference.asked, finding, with_training=False, seed=0)
+    rows = scored(parts.images["calibration"], finding, None)
+    wishes = [read_wish("specificity=0.95:pac"), read_wish("sensitivity=0.95:pac")]
+    found = fit_points(wishes, rows, rows, parts.splits[1], confidence=0.5, seed=0)
+    thresholds = {point.name: point.threshold for point in found.points}
+    assert bool(found.pairs) == (thresholds["specificity-95-pac"] > thresholds["sensitivity-95-pac"])
+
+
+def test_groups_with_too_few_patients_are_not_validated(reference: Reference) -> None:
+    few = tuple(
+        replace(each, facts=replace(each.facts, sex="O")) if int(each.patient[10:]) < 5 else each
+        for each in reference.asked
+    )
+    fitted = fit(read_finding(TEXT, "x"), replace(reference, asked=few), Plan(tuple(map(read_wish, DEFAULT))))
+    told = {(group.attribute, group.name): group for group in fitted.groups}
+    assert not told["sex", "O"].is_validated
+    assert "10 are needed" in told["sex", "O"].reason
+    assert ("age", "0-18") not in told
+    assert all(told[key].reason == "" for key in told if told[key].is_validated)
+
+
+def test_what_can_not_be_fitted_is_refused(reference: Reference, data: Path, tmp_path: Path) -> None:
+    plan = Plan((), by=())
+    finding = read_finding(TEXT, "x")
+    with pytest.raises(InvalidInput, match="more patients"):
+        fit(finding, replace(reference, asked=reference.asked[:2]), plan)
+    prompts = replace(finding, scorer=replace(finding.scorer, kind="prompt"))
+    with pytest.raises(Unsupported, match="text tower"):
+        fit(prompts, reference, plan)
+    with pytest.raises(InvalidInput, match="found no library"):
+        reference_of(tmp_path, TEXT)
+    for wrong in ("sensitivity=1.5:pac", "sensitivity=0.9:magic", "cost=0@0.1", ""):
+        with pytest.raises(InvalidInput, match="expected a point like"):
+            read_wish(wrong)
+
+
+def test_few_images_give_no_limit_of_one_in_a_hundred(reference: Reference) -> None:
+    few = replace(reference, asked=tuple(each for each in reference.asked if int(each.patient[10:]) < 40))
+    assert len(few.asked) < 100
+    assert fit(read_finding(TEXT, "x"), few, Plan((), by=())).familiarity is None
+
+
+def test_a_small_network_can_be_the_probe(reference: Reference) -> None:
+    fitted = fit(read_finding(PROBE, "x"), reference, Plan((), probe="mlp", by=()))
+    assert fitted.probe
+    assert len(fitted.probe.layers) == 2
+    assert fitted.auroc
+    assert fitted.auroc.value > 0.8
+
+
+def test_platt_and_isotonic_never_fall(reference: Reference) -> None:
+    for kind in ("platt", "isotonic"):
+        found = fit(read_finding(TEXT, "x"), reference, Plan((), calibration=kind, by=())).calibration
+        assert found
+        chances = [found.probability(score) for score in np.linspace(0, 1, 101)]
+        assert chances == sorted(chances)
+
+
+def test_the_page_of_a_fit_holds_its_figures_and_no_script(reference: Reference) -> None:
+    fitted = fitted_on(reference, TEXT)
+    page = render_fit(fitted, statement="An <encoder>.")
+    assert page == render_fit(fitted, statement="An <encoder>.")
+    assert fitted.sha256 in page
+    assert "An &lt;encoder&gt;." in page
+    assert "<script" not in page
+    assert all(point.name in page for point in fitted.points)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nearcase_eval", "fit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.system
+def test_the_command_writes_what_a_server_reads(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mass.toml").write_text(TEXT)
+    done = run(data, "--finding", tmp_path / "mass.toml", "--by", "none")
+    assert done.returncode == 0, done.stderr
+    assert "sensitivity-90-pac" in done.stdout
+    _, fitted = read_findings(tmp_path)["mass"]
+    assert fitted is not None
+    assert fitted.held_out.positive_patients == 40
+    assert (tmp_path / "mass.html").exists()
+    (tmp_path / "mass.toml").write_text(TEXT.replace('fitted = "mass.json"\n', "").replace(POINT, ""))
+    refused = run(data, "--finding", tmp_path / "mass.toml")
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.system
+def test_a_cohort_is_fitted_without_a_server(tmp_path: Path) -> None:
+    with (tmp_path / "cohort.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["image", "patient_id", "sex", "age", "label_mass"])
+        for number in range(24):
+            (tmp_path / f"{number}.png").write_bytes(picture(number % 2 * 1000 + number // 12))
+            rows.writerow([f"{number}.png", f"P{number}", "M", "50", number % 2])
+    head = 'name = "c"\nimages = "."\ntable = "cohort.csv"\n[[finding]]\nname = "mass"\ncolumn = "label_mass"\n'
+    (tmp_path / "cohort.toml").write_text(head)
+    (tmp_path / "mass.toml").write_text(finding_text("mass", scorer="k = 5"))
+    done = run(tmp_path / "cohort.toml", "--finding", tmp_path / "mass.toml", "--by", "none")
+    assert done.returncode == 0, done.stderr
+    assert "LIBRARY_CHANGED" in done.stdout
+    fitted = read_fitted((tmp_path / "mass.json").read_bytes())
+    assert fitted.library.snapshot.startswith("cohort:24-")
+    assert fitted.auroc
+    assert fitted.auroc.value == 1.0
