@@ -73,6 +73,28 @@ def test_a_malformed_policy_is_refused(audit: Command, report: Path, tmp_path: P
     assert audit("check", report, "--policy", tmp_path / "policy.toml").code == 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [('"overall": [', '"overall": 3, "x": ['), ('"value": 0.', '"value": NaN, "y": 0.'), ("{", "[")]
+)
+def test_a_damaged_report_is_bad_input(audit: Command, report: Path, tmp_path: Path, old: str, new: str) -> None:
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(report.read_text("utf-8").replace(old, new, 1), "utf-8")
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[rule]]\nname = "ranks"\nmetric = "auroc"\nat_least = 0.5\n', "utf-8")
+    for found in (audit("check", damaged, "--policy", policy), audit("compare", report, damaged)):
+        assert found.code == 2
+        assert len(found.err.strip().splitlines()) == 1
+
+
+def test_a_metric_that_does_not_take_scores_is_bad_input(audit: Command, tmp_path: Path) -> None:
+    table = write(tmp_path / "m.csv", cohort(400))
+    refused = audit.run(table, "--metric", "sklearn.metrics.accuracy_score")
+    assert refused.code == 2
+    assert ":called" in refused.err
+    assert audit.run(table, "--metric", "os.path.join").code == 2
+    assert audit.run(table, "--metric", "sklearn.metrics.accuracy_score:called").code in (0, 1, 3)
+
+
 def test_compare_tells_what_got_worse(audit: Command, report: Path, tmp_path: Path) -> None:
     columns = cohort(6000)
     rng = np.random.default_rng(0)

@@ -66,6 +66,11 @@ def test_a_class_uid_that_is_not_of_the_standard_is_dropped() -> None:
     assert OURS.facts(CaseFacts(sop_class_uid="1.2.276.0.7230010.4711")).sop_class_uid == ""
 
 
+def test_a_view_that_is_no_term_of_the_standard_is_dropped() -> None:
+    assert OURS.facts(CaseFacts(view="MLO")).view == "MLO"
+    assert OURS.facts(CaseFacts(view="MRS SMITH")).view == ""
+
+
 def test_the_pseudonym_is_what_any_hmac_gives() -> None:
     expected = hmac.new(KEY, b'["sha256", "abc"]', hashlib.sha256).hexdigest()
     assert OURS.digest("abc") == expected

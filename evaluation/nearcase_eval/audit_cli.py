@@ -108,10 +108,12 @@ def threshold(scores: Path, out: Path, **options: Any) -> int:
 @click.option("--json", "as_json", is_flag=True)
 def compare(first: Path, second: Path, as_json: bool) -> int:
     """Set two reports side by side: what changed from FIRST to SECOND, and whether a verdict got worse."""
-    from nearcase_eval.audit.as_json import read_report
+    from nearcase_eval.audit.as_json import read_report, reading
     from nearcase_eval.audit.difference import changes, is_worse
 
-    found = changes(read_report(first), read_report(second))
+    before, after = read_report(first), read_report(second)
+    with reading(first, second):
+        found = changes(before, after)
     if as_json:
         _print_json({"changes": found})
     else:
@@ -126,10 +128,12 @@ def compare(first: Path, second: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True)
 def check(report: Path, policy: Path, as_json: bool) -> int:
     """Hold a report to a policy; prints each rule with pass, fail or inconclusive."""
-    from nearcase_eval.audit.as_json import plain, read_report
+    from nearcase_eval.audit.as_json import plain, read_report, reading
     from nearcase_eval.audit.policy import held_to, read_policy, verdict_of
 
-    results = held_to(read_report(report), read_policy(policy))
+    found, rules = read_report(report), read_policy(policy)
+    with reading(report):
+        results = held_to(found, rules)
     verdict = verdict_of(results)
     if as_json:
         _print_json({"verdict": verdict, "rules": [plain(each) for each in results]})

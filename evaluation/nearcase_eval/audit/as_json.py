@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,22 @@ def plain(value: Any) -> Any:
     raise TypeError(f"expected plain data in a report, got {type(value).__name__}")
 
 
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+@contextmanager
+def reading(*paths: Path) -> Iterator[None]:
+    """Turns what a report of the right format and a wrong shape runs into, into one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        names = " or ".join(path.name for path in paths)
+        raise InvalidInput(
+            f"{names}: the report is damaged; its shape is not that of `nearcase-audit schema`"
+        ) from error
+
+
 def read_report(path: Path) -> dict[str, Any]:
     """Returns a report that was written as JSON.
 
@@ -43,8 +60,8 @@ def read_report(path: Path) -> dict[str, Any]:
         InvalidInput: It can not be read, or is of another format.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{path.name}: expected a report of nearcase-audit in JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         kind = found.get("format") if isinstance(found, dict) else None

@@ -70,7 +70,11 @@ _AUDIT = (
     click.option("--margin", type=float, help="Of non-inferiority in AUROC, with --compare."),
     click.option("--confounders", default="", metavar="COLUMN,...", help="What they predict alone, beside the score."),
     click.option(
-        "--metric", "metrics", metavar="DOTTED.NAME", multiple=True, help="Any scikit-learn-style metric, by group."
+        "--metric",
+        "metrics",
+        metavar="DOTTED.NAME",
+        multiple=True,
+        help="Any scikit-learn-style metric of scores, by group; NAME:called gives it the calls at the first --op.",
     ),
     click.option("--card", type=FILE, help="What the developer says of the model: TOML or YAML."),
     click.option("--title", default="Fairness audit", help="Heading of the pages."),

@@ -18,6 +18,7 @@ from nearcase_eval.estimate import Estimate, State, not_estimable
 from nearcase_eval.sample import Bools, Floats, Sample
 
 REPLICATES = 1000
+REFUSED = "the metric refused the rows"
 CALLED = ":called"
 """After the name: the metric takes calls (0 or 1 at the first operating point) instead of scores."""
 
@@ -49,12 +50,15 @@ def metrics_of(
     for name in plan.metrics:
         metric = metric_of(name)
         values = _values(name, data, points)
-        yield MetricRow(outcome.finding.name, name, "", "all test rows", _estimate(metric, data, values, plan))
+        overall = _estimate(metric, data, values, plan)
+        if overall.reason.startswith(REFUSED):
+            raise InvalidInput(_hint(name, overall.reason), field="metric")
+        yield MetricRow(outcome.finding.name, name, "", "all test rows", overall)
         for attribute in attributes:
             grouping = attribute.among(rows[frame.test])
             words = np.array([*grouping.names, ""], dtype=object)[grouping.codes]
             places = [place for place in range(len(grouping.names)) if _enough(data, grouping.mask(place), plan)]
-            by_group = _by_group(metric, data, values, words, [grouping.names[place] for place in places])
+            by_group = _by_group(name, data, values, words, [grouping.names[place] for place in places])
             for place in places:
                 mask = grouping.mask(place)
                 found = _estimate(metric, data.rows(mask), values[mask], plan)
@@ -78,8 +82,14 @@ def _enough(data: Sample, mask: Bools, plan: Plan) -> bool:
     return plan.minimum.assess(positive, negative)[0] is not State.NOT_ESTIMABLE
 
 
+def _hint(name: str, reason: str) -> str:
+    if name.endswith(CALLED):
+        return f"--metric: {name!r}: {reason}"
+    return f"--metric: {name!r}: {reason}; a metric of calls, not scores, is named {name + CALLED!r}"
+
+
 def _by_group(
-    metric: Metric, data: Sample, values: Floats, words: NDArray[np.object_], names: Sequence[str]
+    name: str, data: Sample, values: Floats, words: NDArray[np.object_], names: Sequence[str]
 ) -> dict[str, float]:
     """Returns fairlearn's MetricFrame over the groups that can be estimated: it must not see the others."""
     if not names:
@@ -89,12 +99,15 @@ def _by_group(
     except ModuleNotFoundError:
         raise Unready("--metric needs fairlearn: pip install 'nearcase[evaluation]'") from None
     kept = np.isin(words, np.array(names, dtype=object))
-    found = MetricFrame(
-        metrics=metric,
-        y_true=data.truth[kept].astype(np.int64),
-        y_pred=values[kept],
-        sensitive_features=words[kept].astype(str),
-    ).by_group
+    try:
+        found = MetricFrame(
+            metrics=metric_of(name),
+            y_true=data.truth[kept].astype(np.int64),
+            y_pred=values[kept],
+            sensitive_features=words[kept].astype(str),
+        ).by_group
+    except Exception as error:  # whatever a function that we do not know raises
+        raise InvalidInput(_hint(name, _said(error)), field="metric") from error
     return {name: float(found[name]) for name in names}
 
 
@@ -110,6 +123,9 @@ def _estimate(metric: Metric, data: Sample, values: Floats, plan: Plan) -> Estim
             seed=plan.seed,
             level=plan.level,
         )
-    except (TypeError, ValueError) as error:
-        reason = f"the metric refused: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        return not_estimable(reason, n=data.n, patients=patients, method="named metric", level=plan.level)
+    except Exception as error:  # whatever a function that we do not know raises
+        return not_estimable(_said(error), n=data.n, patients=patients, method="named metric", level=plan.level)
+
+
+def _said(error: Exception) -> str:
+    return f"{REFUSED} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"

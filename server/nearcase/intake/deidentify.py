@@ -21,6 +21,38 @@ OLDEST_YEARS = 90.0
 """Ages from here on are one group: so old a patient can be known by the age alone (45 CFR 164.514(b)(2)(i)(C))."""
 
 MAX_SHIFT_DAYS = 3650
+VIEWS = frozenset(
+    [
+        "AP",
+        "PA",
+        "LL",
+        "RL",
+        "RLD",
+        "LLD",
+        "RLO",
+        "LLO",
+        "LAT",
+        "OBL",
+        "AXIAL",
+        "MLO",
+        "CC",
+        "ML",
+        "LM",
+        "XCC",
+        "XCCL",
+        "XCCM",
+        "SIO",
+        "FB",
+        "ISO",
+        "CV",
+        "AT",
+        "CCM",
+        "CCL",
+        "XCCLAT",
+    ]
+)
+"""View positions as PS3.3 C.8.1.1.9 and C.8.11.7 define them; the attribute is free text in too many files."""
+
 _STANDARD_UIDS = "1.2.840.10008."  # SOP classes of the standard itself (PS3.5 section 9.1)
 
 
@@ -81,7 +113,7 @@ class Pseudonyms:
             modality=facts.modality,
             body_part=facts.body_part,
             laterality=facts.laterality,
-            view=facts.view,
+            view=facts.view if facts.view in VIEWS else "",
             age_years=coarse_age(facts.age_years),
             sex=facts.sex,
             manufacturer=facts.manufacturer,
