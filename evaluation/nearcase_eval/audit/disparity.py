@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nearcase_eval.audit.attributes import NOT_STATED, Attribute, stated
+from nearcase_eval.audit.attributes import Attribute, stated
 from nearcase_eval.audit.frame import Frame, Outcome
 from nearcase_eval.audit.plan import Plan
 from nearcase_eval.audit.report import GroupCalibration, GroupGaps, GroupTable, Odds, Point
@@ -142,8 +142,3 @@ def _bootstrapped(data: Sample, grouping: Grouping, found: tuple[Subgroup, ...],
             after = dataclasses.replace(after, state=before.state, reason=before.reason)
         result[place] = dataclasses.replace(found[place], auroc=after)
     return tuple(result)
-
-
-def is_not_stated(group: Subgroup) -> bool:
-    """Returns whether a group is that of rows that state no attribute."""
-    return group.name == NOT_STATED

@@ -82,15 +82,6 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """What was read, so that a reader of the report can find it again."""
-
-    name: str
-    sha256: str
-    rows: int
-
-
 def open_source(path: Path, *, encoding: str | None = None) -> Source:
     """Returns the table in a .csv, .tsv, .csv.gz or .parquet file.
 
