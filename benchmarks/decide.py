@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLPhotographicImageStorage, generate_uid
+from vectors.load import settled
 
 from nearcase.client import AddItem, Client
 from nearcase.decide.findings import read_finding
@@ -211,6 +212,7 @@ def made_library(data: Path, cases: int) -> None:
                 case = Case(case_id_of(facts, f"{at}", 1), facts, {"melanoma": str(int(at % 10 == 0))}, source="made")
                 points.append(Point(case.case_id, vector / np.linalg.norm(vector), to_payload(case)))
             await index.upsert(points)
+        await settled(index)  # what builds in the background would count as a call's
         await index.close()
 
     asyncio.run(fill())

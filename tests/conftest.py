@@ -25,6 +25,17 @@ def encoder_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def words_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of images and words: a small MedImageInsight with random weights, as the importer writes it."""
+    pytest.importorskip("torch", reason="torch exports the network: pip install nearcase[models]")
+    pytest.importorskip("safetensors", reason="safetensors holds the weights: pip install nearcase[models]")
+    pytest.importorskip("tokenizers", reason="tokenizers reads words: pip install nearcase[text]")
+    from medimageinsight_files import import_small
+
+    return import_small(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="session")
 def pydicom_data() -> Path:
     """The folder with the real DICOM files of the pydicom-data package."""
     return _package_folder("data_store") / "data"

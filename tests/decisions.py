@@ -31,7 +31,9 @@ MASS = Finding(
     scorer=Scorer(k=10),
     default_operating_point="middle",
 )
-CONTEXT = Context(encoder="encoder-1", library=LIBRARY, labelled_count=200, at_s=1.5, made_by="nearcase test")
+CONTEXT = Context(
+    encoder="encoder-1", library=LIBRARY, labelled_count=200, secret=bytes(32), at_s=1.5, made_by="nearcase test"
+)
 ASKED = Asked(CaseFacts(), image_sha256="ab" * 32)
 
 

@@ -19,7 +19,10 @@ DATES = (19000101, 20150228, 20150301, 20240229)
 
 KEYWORDS = [name for name, kind in FIELDS.items() if kind is FieldKind.KEYWORD]
 ORDERED = [name for name, kind in FIELDS.items() if kind is not FieldKind.KEYWORD]
-SOME_FIELDS = ["modality", "sex", "labels", "age_years", "study_date"]
+SOME_FIELDS = ["modality", "sex", "labels", "flags", "source", "age_years", "study_date", "added_at_s"]
+LISTS = ("labels", "flags")
+OF_ALL = [*SOME_FIELDS, "tenant"]
+"""With the one field that the text language has no word for."""
 
 
 def point_id(number: int) -> str:
@@ -38,16 +41,16 @@ def values(field: str) -> st.SearchStrategy[Scalar]:
 def payloads() -> st.SearchStrategy[Payload]:
     """Some declared fields, each absent, null or filled, and one that is only returned."""
     fields: dict[str, st.SearchStrategy[JsonValue]] = {
-        name: st.none() | values(name) for name in SOME_FIELDS if name != "labels"
+        name: st.none() | values(name) for name in OF_ALL if name not in LISTS
     }
-    fields["labels"] = st.lists(st.sampled_from(WORDS), max_size=3)
+    fields |= {name: st.lists(st.sampled_from(WORDS), max_size=3) for name in LISTS}
     shown: dict[str, st.SearchStrategy[JsonValue]] = {"thumbnail": st.text(max_size=3)}
     return st.fixed_dictionaries(shown, optional=fields)
 
 
 @st.composite
 def _ranges(draw: st.DrawFn, single: bool) -> Filter:
-    field = draw(st.sampled_from(["age_years", "study_date"]))
+    field = draw(st.sampled_from(["age_years", "study_date", "added_at_s"]))
     names = draw(
         st.lists(
             st.sampled_from(["at_least", "above", "at_most", "below"]),
@@ -59,9 +62,12 @@ def _ranges(draw: st.DrawFn, single: bool) -> Filter:
     return Range(field, **{name: draw(values(field)) for name in names})  # type: ignore[arg-type]
 
 
-def filters(*, parsed: bool = False) -> st.SearchStrategy[Filter]:
-    """Filters that `check` accepts; with `parsed`, only those that the text language makes itself."""
-    field = st.sampled_from(SOME_FIELDS)
+def filters(*, parsed: bool = False, tenants: bool = False) -> st.SearchStrategy[Filter]:
+    """Filters that `check` accepts; with `parsed`, only those that the text language makes itself.
+
+    With `tenants`, those too that only the server makes.
+    """
+    field = st.sampled_from(OF_ALL if tenants else SOME_FIELDS)
     equals = field.flatmap(lambda name: values(name).map(lambda value: Equals(name, value)))
     several = field.flatmap(
         lambda name: st.lists(values(name), min_size=1, max_size=3).map(lambda found: In(name, tuple(found)))

@@ -71,6 +71,7 @@ REACHED: dict[Reason, list[Decision]] = {
         decided(dataclasses.replace(MASS, version="2"), fit()),
         decided(dataclasses.replace(MASS, scope=Scope("source = here")), fit()),
     ],
+    Reason.SEVERAL_IMAGES: [decided(asked=dataclasses.replace(ASKED, image_count=2))],
     Reason.LIBRARY_CHANGED: [
         decided(context=OTHER_LIBRARY),
         decided(with_floors(library_change=0.04), context=OTHER_LIBRARY),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny_encoders import picture_recipe
 
 from nearcase.encode.batcher import Batcher, Embedded
 from nearcase.encode.card import Card, read_card
@@ -44,7 +45,7 @@ class HeldEncoder:
 
     def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self.go.wait(10)
-        red = batch[:, 0, 0, 0] * self.card.recipe.std[0] + self.card.recipe.mean[0]
+        red = batch[:, 0, 0, 0] * picture_recipe(self.card).std[0] + picture_recipe(self.card).mean[0]
         names = [round(float(value) * 255) for value in red]
         self.batches.append(names)
         if POISON in names:
@@ -55,7 +56,10 @@ class HeldEncoder:
 @asynccontextmanager
 async def batching(folder: Path, **options: int) -> AsyncIterator[tuple[Batcher, HeldEncoder, StillClock]]:
     encoder, clock = HeldEncoder(read_card(folder)), StillClock()
-    batcher = Batcher(encoder, clock, **({"max_batch": 1, "lanes": 1, "max_waiting": 100} | options))
+    given = {"max_batch": 1, "lanes": 1, "max_waiting": 100} | options
+    batcher = Batcher(
+        encoder, clock, max_batch=given["max_batch"], lanes=given["lanes"], max_waiting=given["max_waiting"]
+    )
     batcher.start()
     try:
         yield batcher, encoder, clock

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from nearcase.encode.card import Card, default_encoder_folder, read_card
+from nearcase.encode.card_tables import TextTower, Weights
+from nearcase.encode.preprocess import Recipe
 from nearcase.errors import Unready
 
 PROJECT = Path(__file__).parents[1]
@@ -44,6 +46,17 @@ against = "torch"
 batches = [1, 3]
 max_difference = 1e-6
 
+[weights]
+sha256 = "{SHA256}"
+are_published = true
+cosine = 0.99999
+
+[text]
+sha256 = "{SHA256}"
+tokenizer_sha256 = "{SHA256}"
+context = 77
+log_scale = 4.5
+
 [[centring]]
 name = "heads"
 licence = "MIT"
@@ -61,6 +74,8 @@ def folder(tmp_path: Path) -> Path:
     (folder / "card.toml").write_text(CARD)
     (folder / "encoder.onnx").write_bytes(NETWORK)
     (folder / "golden.npz").write_bytes(b"")
+    for name in ("text.onnx", "tokenizer.json", "golden_text.npz"):
+        (folder / name).write_bytes(NETWORK)
     return folder
 
 
@@ -75,11 +90,14 @@ def refusal(folder: Path, card: str) -> Unready:
 def test_a_card_is_read_whole(folder: Path) -> None:
     card = read_card(folder)
     assert (card.name, card.version, card.dimension, card.is_medical) == ("tiny", "3", 8, False)
+    assert isinstance(card.recipe, Recipe)
     assert card.recipe.mean == (0.5, 0.25, 0.0)
     assert card.recipe.std == (0.1, 0.2, 1.0)
     assert card.centring[0].packages == ("heads 1.0",)
     assert card.parity is not None
     assert card.parity.batches == (1, 3)
+    assert card.weights == Weights(SHA256, are_published=True, cosine=0.99999)
+    assert card.text == TextTower(SHA256, SHA256, context=77, log_scale=4.5)
 
 
 def test_the_identity_tells_network_recipe_and_precision_apart(folder: Path) -> None:
@@ -90,7 +108,7 @@ def test_the_identity_tells_network_recipe_and_precision_apart(folder: Path) -> 
     (folder / "card.toml").write_text(CARD.replace("fp32", "fp16"))
     halved = read_card(folder)
     (folder / "encoder.onnx").write_bytes(NETWORK[::-1])
-    (folder / "card.toml").write_text(CARD.replace(SHA256, hashlib.sha256(NETWORK[::-1]).hexdigest()))
+    (folder / "card.toml").write_text(CARD.replace(SHA256, hashlib.sha256(NETWORK[::-1]).hexdigest(), 1))
     retrained = read_card(folder)
     assert len({each.identity for each in (card, resized, halved, retrained)}) == 4
 
@@ -118,14 +136,14 @@ def test_a_missing_key_is_named(folder: Path, key: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "line"), list(zip(KEYS, LINES, strict=True)))
-@pytest.mark.parametrize("value", ["{}", '[[""]]', '""', "-1", "1979-05-27", "nan"])
+@pytest.mark.parametrize("value", ["{}", '[[""]]', '""', "-2", "1979-05-27", "nan"])
 def test_a_wrong_value_is_named(folder: Path, key: str, line: str, value: str) -> None:
     error = refusal(folder, CARD.replace(line, f"{key} = {value}", 1))
     assert error.field == key
     assert error.reason == "CARD_INVALID"
 
 
-@pytest.mark.parametrize("table", ["", "[recipe]", "[parity]", "[[centring]]"])
+@pytest.mark.parametrize("table", ["", "[recipe]", "[parity]", "[weights]", "[text]", "[[centring]]"])
 def test_an_unknown_key_is_named_in_every_table(folder: Path, table: str) -> None:
     card = CARD.replace(table, f"{table}\nimage_size = 1\n", 1)
     assert refusal(folder, card).field == "image_size"
@@ -145,6 +163,8 @@ def test_an_unknown_key_is_named_in_every_table(folder: Path, table: str) -> Non
         ("std = [0.1, 0.2, 1]", "std = [0.1, 0.2]", "std"),
         ("mean = [0.5, 0.25, 0]", "mean = [123.7, 116.3, 103.5]", "mean"),
         ('name = "stretch"', 'name = "letterbox"', "name"),
+        ('name = "stretch"', 'name = "native480"', "size_px"),
+        ('name = "stretch"', 'name = "azure512q75"', "size_px"),
         ("version = 1", "version = 2", "name"),
         ("size_px = 32", "size_px = 100000", "size_px"),
         ("batches = [1, 3]", "batches = [1, true]", "batches"),

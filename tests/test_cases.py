@@ -60,7 +60,7 @@ OTHER = Case("o", CaseFacts(patient_id="2", patient_id_issuer="A", study_uid="t"
 
 
 def test_own_origin_is_the_patient_the_study_the_series_and_copies() -> None:
-    other = other_origin(QUERY, with_patient=True)
+    other = other_origin([QUERY], with_patient=True)
     assert other is not None
     assert matches(other, to_payload(OTHER))
     same = {
@@ -70,7 +70,7 @@ def test_own_origin_is_the_patient_the_study_the_series_and_copies() -> None:
         "copy": replace(OTHER, content_sha256="aa"),
     }
     assert {name: matches(other, to_payload(case)) for name, case in same.items()} == dict.fromkeys(same, False)
-    only_study = other_origin(QUERY, with_patient=False)
+    only_study = other_origin([QUERY], with_patient=False)
     assert only_study is not None
     assert {name: matches(only_study, to_payload(case)) for name, case in same.items()} == {
         "patient": True,
@@ -81,8 +81,8 @@ def test_own_origin_is_the_patient_the_study_the_series_and_copies() -> None:
 
 
 def test_two_unnamed_patients_are_not_one() -> None:
-    assert other_origin(Case("q", CaseFacts()), with_patient=True) is None
+    assert other_origin([Case("q", CaseFacts())], with_patient=True) is None
     unnamed = Case("q", CaseFacts(study_uid="s"))
-    other = other_origin(unnamed, with_patient=True)
+    other = other_origin([unnamed], with_patient=True)
     assert other is not None
     assert matches(other, to_payload(Case("o", CaseFacts(study_uid="t"))))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 from serving import picture, scan, serving
+from tiny_encoders import picture_recipe
 
 from nearcase.encode.preprocess import normalise, resize
 from nearcase.encode.runtime import open_encoder
@@ -130,7 +131,8 @@ def test_library_info_list_show_erase(server: str) -> None:
     assert len(listed) == 3
     shown = json.loads(run("library", "show", listed[0]["case_id"], server=server).stdout)
     assert shown == listed[0]
-    assert run("library", "erase", "--patient", "PNG11", "--yes", server=server).stdout == "1 cases erased\n"
+    erased = run("library", "erase", "--patient", "PNG11", "--yes", server=server).stdout
+    assert erased.startswith("1 cases erased; the files that held them are rewritten\n")
 
 
 def test_inspect_says_what_the_file_says(files: Path) -> None:
@@ -163,8 +165,8 @@ def test_embed_writes_ids_and_unit_vectors(files: Path, tmp_path: Path, encoder_
     )
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     encoder = open_encoder(encoder_folder)
-    pixels = resize(read_image(Path(ids[0]).read_bytes()).pixels, encoder.card.recipe)
-    assert vectors[0] @ encoder.embed(normalise(pixels[None], encoder.card.recipe))[0] > 0.9999
+    pixels = resize(read_image(Path(ids[0]).read_bytes()).pixels, picture_recipe(encoder.card))
+    assert vectors[0] @ encoder.embed(normalise(pixels[None], picture_recipe(encoder.card)))[0] > 0.9999
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -197,7 +199,9 @@ def test_names_outside_utf8_are_taken_and_shown(server: str, tmp_path: Path) -> 
     assert run("search", query, "--filter", os.fsdecode(b"source = \xff"), server=server).returncode == 2
     erased = json.loads(run("library", "list", "--json", server=server).stdout)
     newest = max(erased, key=lambda case: case["added_at_s"])
-    assert run("library", "erase", "--case", newest["case_id"], "--yes", server=server).stdout == "1 cases erased\n"
+    assert run("library", "erase", "--case", newest["case_id"], "--yes", server=server).stdout.startswith(
+        "1 cases erased"
+    )
 
 
 def test_erasing_what_is_no_case_id_is_refused(server: str) -> None:

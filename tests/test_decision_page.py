@@ -9,10 +9,11 @@ import pytest
 from decisions import ASKED, CONTEXT, MASS, fit, hits
 
 from nearcase.decide.decision import decide
+from nearcase.decide.finding import undeclared
 from nearcase.decide.operating import Choice
 from nearcase.errors import InvalidInput
 from nearcase.report.decision_page import render_decision
-from nearcase.report.decision_view import call_at, stops
+from nearcase.report.decision_view import call_at, sides, stops
 from nearcase.report.style import style_of
 from nearcase.types import (
     CaseFacts,
@@ -87,10 +88,19 @@ def test_the_page_runs_no_script_and_names_no_patient() -> None:
 
 def test_supporting_and_opposing_cases_are_apart() -> None:
     text = page(result(), FindingFit())
-    leading = result().decisions[0].votes[0].value
-    assert f"Supporting {leading}, the value with the largest share: 2 cases" in text
-    assert f"Opposing {leading}, with another value: 2 cases" in text
+    assert "Supporting the finding, with a positive value: 2 cases" in text
+    assert "Opposing the finding, with another value: 2 cases" in text
     assert '<input type="radio" class="stop-0"' in text  # the decision's own point, without any list
+
+
+def test_positive_cases_support_the_finding_though_others_lead() -> None:
+    found = decide(MASS, FITTED, hits([0.9, 0.89, 0.88], ["0", "0", "1"]), ASKED, CONTEXT).decision
+    assert found.votes[0].value == "0"
+    assert [piece.is_supporting for piece in found.evidence] == [False, False, True]
+    assert [side.title.partition(":")[2].strip() for side in sides(found)] == ["1 case", "2 cases"]
+    unknown = decide(undeclared("mass"), None, hits([0.9, 0.89, 0.88], ["0", "0", "1"]), ASKED, CONTEXT).decision
+    assert [piece.is_supporting for piece in unknown.evidence] == [True, True, False]
+    assert sides(unknown)[0].title == "Supporting 0, the value with the largest share: 2 cases"
 
 
 def test_no_decision_is_no_page() -> None:

@@ -164,10 +164,10 @@ def test_the_server_scores_as_the_fit_did_bit_for_bit(
     client: Client, reference: Reference, fitted: Fitted, scorer: str
 ) -> None:
     text = MASS if scorer == "mass" else finding_text("probed", POINT, scorer='kind = "probe"\nk = 25')
-    finding, probe = read_finding(text, "x.toml"), None if scorer == "mass" else probed(reference).probe
+    finding, made = read_finding(text, "x.toml"), None if scorer == "mass" else probed(reference)
     by_patient: dict[tuple[str, str], set[float]] = {}
     for each in reference.asked:
-        score = positive_share(finding, shares_of(each, finding, probe))
+        score = positive_share(finding, shares_of(each, finding, made))
         by_patient.setdefault((each.patient, each.facts.instance_uid), set()).add(score)
     for case, _ in CASES[::20]:
         expected = by_patient[f"patient |{case.facts.patient_id}", case.facts.instance_uid]

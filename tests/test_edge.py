@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from strategies import point_id
 from nearcase.errors import InvalidInput, Unready
 from nearcase.index.base import Point
 from nearcase.index.edge import EdgeIndex
+from nearcase.index.edge_engine import create
+from nearcase.index.edge_roster import ACTIVE
 from nearcase.index.edge_shard import Shard
 from nearcase.index.fields import FIELDS
 from nearcase.index.filters import Equals, Filter, Not
@@ -67,10 +70,14 @@ async def test_killing_the_process_loses_nothing_acknowledged_and_halves_nothing
     kept: set[str] = set()  # batches that were added and not deleted, as far as the index said so
     gone: set[str] = set()
 
-    async def write_for_ever() -> None:
-        while True:
+    async def write_until_dead(acknowledged: int) -> None:
+        first, until = process_of(index), len(tried) + acknowledged
+        while index.process_id == first:  # the background work may find it dead before a call does
             number = len(tried)
             tried.add(str(number))
+            if number == until:
+                delay_s = float(rng.uniform(0, 0.05))
+                asyncio.get_running_loop().call_later(delay_s, os.kill, first, signal.SIGKILL)
             await index.upsert(batch(number))
             kept.add(str(number))
             if number % 3 == 0:
@@ -78,18 +85,14 @@ async def test_killing_the_process_loses_nothing_acknowledged_and_halves_nothing
                 await index.delete(Equals("source", str(number)))
                 gone.add(str(number))
 
-    for round_number in range(100):
-        if round_number >= 8 and len(kept) > 10:
-            break  # on a busy disk a round may end before a single batch is acknowledged
-        delay_s = float(rng.uniform(0.005, 0.25))
-        asyncio.get_running_loop().call_later(delay_s, os.kill, process_of(index), signal.SIGKILL)
-        with pytest.raises(Unready) as refused:
-            await write_for_ever()
-        assert refused.value.reason == "INDEX_PROCESS_ENDED"
+    for round_number in range(8):
+        await index.count()
+        with suppress(Unready):
+            await write_until_dead(round_number % 4)
         counts = await index.facet("source", limit=100_000)
         assert kept <= counts.keys() <= tried - gone
         assert set(counts.values()) <= {5}
-    assert len(kept) > 10
+    assert len(kept) > 5
     assert len(await index.search(AXIS, limit=10**6)) == await index.count() == 5 * len(counts)
 
 
@@ -245,7 +248,7 @@ async def test_close_ends_a_process_that_hangs(index: EdgeIndex, monkeypatch: py
 
 async def test_a_process_that_never_answers_is_replaced(index: EdgeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     await index.upsert(batch(0))
-    monkeypatch.setattr("nearcase.index.edge_link.ANSWER_LIMIT_S", 0.3)
+    monkeypatch.setattr("nearcase.index.edge_link.READ_LIMIT_S", 0.3)
     os.kill(process_of(index), signal.SIGSTOP)
     with pytest.raises(Unready):
         await index.count()
@@ -266,7 +269,7 @@ async def test_a_disk_that_is_nearly_full_refuses_writes_and_still_answers(
     index: EdgeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await index.upsert(batch(0))
-    monkeypatch.setattr("nearcase.index.edge.DISK_RESERVE_MIB", 2**50)
+    monkeypatch.setattr("nearcase.index.edge_owner.DISK_RESERVE_MIB", 2**50)
     with pytest.raises(Unready) as refused:
         await index.upsert(batch(1))
     assert refused.value.reason == "DISK_FULL"
@@ -289,14 +292,15 @@ async def test_damaged_files_are_one_line_and_no_half_made_library_is_used(
     await index.upsert(batch(0))
     await index.close()
     if damage == "half made":  # the process died while it made the very first shard
-        (tmp_path / "points").rename(tmp_path / "points.new")
+        (tmp_path / "shards" / "shards.json").unlink()
+        (tmp_path / "shards" / "000001").rename(tmp_path / "shards" / "000001.new")
         again = await EdgeIndex.open(tmp_path, DIMENSION)
         assert await again.count() == 0
         await again.close()
         return
-    damaged = [tmp_path / "points" / "edge_config.json"]
+    damaged = [tmp_path / "shards" / "000001" / "edge_config.json"]
     if damage == "segments":
-        damaged = list((tmp_path / "points" / "segments").rglob("segment.json"))
+        damaged = list((tmp_path / "shards" / "000001" / "segments").rglob("segment.json"))
     for file in damaged:
         file.write_bytes(b"\xff{")
     with pytest.raises(Unready) as refused:
@@ -305,17 +309,19 @@ async def test_damaged_files_are_one_line_and_no_half_made_library_is_used(
     assert "\n" not in str(refused.value)
 
 
-def test_a_field_that_was_declared_later_is_indexed_when_an_older_library_is_opened(
+async def test_a_library_of_one_shard_is_taken_over_and_fields_declared_since_are_indexed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as older:
         older.delitem(FIELDS, "sex")
-        shard = Shard(tmp_path / "points", DIMENSION)
+        create(tmp_path / "points", DIMENSION, ACTIVE)
+        shard = Shard(tmp_path / "points", DIMENSION, ACTIVE, 0)
         shard.upsert([(point_id(1), AXIS.tobytes(), {"sex": "F"})])
         shard.close()
-    shard = Shard(tmp_path / "points", DIMENSION)
-    assert shard.facet("sex", None, 10) == [("F", 1)]  # the engine refuses to count an unindexed field
-    shard.close()
+    index = await EdgeIndex.open(tmp_path, DIMENSION)
+    assert await index.facet("sex") == {"F": 1}  # the engine refuses to count an unindexed field
+    await index.close()
+    assert not (tmp_path / "points").exists()
 
 
 async def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

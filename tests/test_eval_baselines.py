@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny_encoders import picture_recipe
 
 from nearcase.encode.preprocess import normalise, resize
 from nearcase.errors import NotFound
@@ -20,7 +21,7 @@ def encoder(request: pytest.FixtureRequest) -> PixelEncoder:
 
 def batch_of(encoder: PixelEncoder, count: int = 5, seed: int = 0) -> Floats:
     frames = np.random.default_rng(seed).integers(0, 256, (count, 60, 50, 3), dtype=np.uint8)
-    recipe = encoder.card.recipe
+    recipe = picture_recipe(encoder.card)
     return normalise(np.stack([resize(frame, recipe) for frame in frames]), recipe)
 
 
@@ -40,7 +41,7 @@ def test_an_image_embeds_the_same_alone_and_in_a_batch(encoder: PixelEncoder) ->
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_flat_image_has_a_unit_vector(encoder: PixelEncoder, value: int) -> None:
-    recipe = encoder.card.recipe
+    recipe = picture_recipe(encoder.card)
     flat = normalise(np.full((1, recipe.size_px, recipe.size_px, 3), value, np.uint8), recipe)
     assert np.linalg.norm(encoder.embed(flat)) == pytest.approx(1.0, abs=1e-5)
 

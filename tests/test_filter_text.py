@@ -45,6 +45,9 @@ WOMAN = Equals("sex", "F")
         ("view = 'and'", Equals("view", "and")),
         (r"""device_model = "say \"a\\b\" 'x'" """, Equals("device_model", "say \"a\\b\" 'x'")),
         ("source = ''", Equals("source", "")),
+        ("site = 'Ward 3'", Equals("source", "Ward 3")),
+        ("flags not in (excluded, 'no-consent')", Not(In("flags", ("excluded", "no-consent")))),
+        ("added_at_s >= 1.7e9", Range("added_at_s", at_least=1.7e9)),
         ("series_uid = 1.2.840.10008", Equals("series_uid", "1.2.840.10008")),
         ("patient_key = 'HOSP|0815'", Equals("patient_key", "HOSP|0815")),
     ],
@@ -138,3 +141,10 @@ def test_what_programs_build_prints_as_text_that_matches_the_same(where: Filter,
 def test_what_can_not_be_a_filter_can_not_be_printed() -> None:
     with pytest.raises(InvalidInput):
         to_text(And(()))
+
+
+@pytest.mark.parametrize("text", ["tenant = a", "modality = CT or not TENANT in (a, b)", "Tenant != a"])
+def test_whose_cases_they_are_is_not_the_callers_to_say(text: str) -> None:
+    with pytest.raises(InvalidInput, match="expected a field") as refusal:
+        parse(text)
+    assert "tenant" not in str(refusal.value).lower()

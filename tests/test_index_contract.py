@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qdrant_indexes import in_memory, on_a_server
 from strategies import filters, point_id, points
 
 from nearcase.errors import InvalidInput, Unready
 from nearcase.index.base import Index, Payload, Point
 from nearcase.index.edge import EdgeIndex
 from nearcase.index.exact import ExactIndex
-from nearcase.index.filters import And, Equals, Filter, In, Not, Or, Range
+from nearcase.index.filters import And, Equals, Filter, Not
+from nearcase.index.qdrant import QdrantIndex
 
 if TYPE_CHECKING:
     from nearcase.types import Embedding
@@ -35,11 +37,27 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.Run
         runner.run(made.close())
 
 
-@pytest.fixture(params=["exact", "edge"])
+@pytest.fixture
+async def qdrant() -> AsyncIterator[QdrantIndex]:
+    index = await in_memory()
+    yield index
+    await index.close()
+
+
+@pytest.fixture
+async def qdrant_live() -> AsyncIterator[QdrantIndex]:
+    async with on_a_server() as index:
+        yield index
+
+
+@pytest.fixture(params=["exact", "edge", "qdrant", pytest.param("qdrant_live", marks=pytest.mark.qdrant_live)])
 def index(request: pytest.FixtureRequest) -> Index:
     """An empty index; the engine's is one that other tests have used, because making it takes 0.3 s."""
     if request.param == "exact":
         return ExactIndex(DIMENSION)
+    if request.param.startswith("qdrant"):
+        made: QdrantIndex = request.getfixturevalue(request.param)
+        return made
     runner, used = request.getfixturevalue("edge")
     runner.run(used.delete(EVERYTHING))
     assert isinstance(used, EdgeIndex)
@@ -192,6 +210,49 @@ async def test_delete_takes_what_matches_and_nothing_else(index: Index) -> None:
     assert {n.point_id for n in await index.search(AXES[0], limit=50)} == await ids(index)
 
 
+async def test_a_batch_of_searches_answers_as_each_alone(index: Index) -> None:
+    await index.upsert([point(n, AXES[n % 3], sex="F" if n % 2 else "M") for n in range(20)])
+    queries = [AXES[0], -AXES[1], AXES[2]]
+    where = Equals("sex", "F")
+    for exact in (False, True):
+        found = await index.search_batch(queries, limit=4, where=where, without=["sex"], exact=exact)
+        assert found == [await index.search(q, limit=4, where=where, without=["sex"], exact=exact) for q in queries]
+    assert await index.search_batch([], limit=4) == []
+    with pytest.raises(InvalidInput):
+        await index.search_batch([AXES[0], AXES[0][:3]], limit=4)
+
+
+async def test_scroll_gives_vectors_when_asked(index: Index) -> None:
+    await index.upsert([point(n, AXES[n % 4]) for n in range(5)])
+    stored = {point_id(n): AXES[n % 4] for n in range(5)}
+    for record in (await index.scroll(limit=9, with_vectors=True)).records:
+        np.testing.assert_array_equal(record.vector, stored[record.point_id])
+    assert [r.vector for r in (await index.scroll(limit=9)).records] == [None] * 5
+
+
+@pytest.mark.parametrize("kind", ["exact", "edge"])
+async def test_erase_takes_the_named_points_that_exist_once_each(kind: str, tmp_path: Path) -> None:
+    index: Index = ExactIndex(DIMENSION) if kind == "exact" else await EdgeIndex.open(tmp_path, DIMENSION)
+    await index.upsert([point(n, AXES[0]) for n in range(10)])
+    erased = await index.erase([point_id(1), point_id(99), point_id(1), point_id(7)])
+    assert erased.point_count == 2
+    assert await ids(index) == {point_id(n) for n in range(10) if n not in (1, 7)}
+    assert (await index.erase([point_id(1)])).point_count == 0
+    with pytest.raises(InvalidInput):
+        await index.erase(["1"])
+    await index.upsert([point(1, AXES[1])])
+    assert await index.count() == 9
+    await index.close()
+
+
+async def test_state_counts_every_point_in_one_part(index: Index) -> None:
+    await index.upsert([point(n, AXES[0]) for n in range(10)])
+    state = await index.state()
+    assert sum(part.point_count for part in state.parts) == 10
+    assert state.is_exact
+    assert state.damaged == ()
+
+
 BAD_VECTORS = [
     AXES[0][:3],
     AXES[:1],
@@ -266,9 +327,11 @@ async def test_what_can_not_be_asked_is_refused(index: Index) -> None:
         await index.delete(And(()))
 
 
-@pytest.mark.parametrize("kind", ["exact", "edge"])
+@pytest.mark.parametrize("kind", ["exact", "edge", "qdrant"])
 async def test_after_close_every_call_is_refused(kind: str, tmp_path: Path) -> None:
-    index: Index = ExactIndex(DIMENSION) if kind == "exact" else await EdgeIndex.open(tmp_path, DIMENSION)
+    index: Index = ExactIndex(DIMENSION)
+    if kind != "exact":
+        index = await (in_memory() if kind == "qdrant" else EdgeIndex.open(tmp_path, DIMENSION))
     await index.upsert([point(1, AXES[0])])
     await index.close()
     await index.close()
@@ -326,19 +389,3 @@ def test_the_engine_equals_the_oracle(
 ) -> None:
     runner, index = edge
     runner.run(_both_answer_the_same(index, stored, asked, limit))
-
-
-async def test_the_engine_ranks_real_numbers_as_the_oracle_does(tmp_path: Path) -> None:
-    """300 random unit vectors, where the two round differently: the ranking may differ only between near equals."""
-    rng = np.random.default_rng(7)
-    vectors = rng.normal(size=(300, 64)).astype(np.float32)
-    exact, edge = ExactIndex(64), await EdgeIndex.open(tmp_path, 64)
-    for index in (exact, edge):
-        await index.upsert([point(n, v, sex="FMO"[n % 3], age_years=float(n)) for n, v in enumerate(vectors)])
-    where = And((In("sex", ("F", "M")), Or((Range("age_years", below=200), Not(Equals("sex", "F"))))))
-    for query in rng.normal(size=(20, 64)).astype(np.float32):
-        expected = await exact.search(query, limit=25, where=where)
-        found = await edge.search(query, limit=25, where=where)
-        assert [n.similarity for n in found] == pytest.approx([n.similarity for n in expected], abs=1e-6)
-        assert len({n.point_id for n in found} & {n.point_id for n in expected}) >= 24
-    await edge.close()

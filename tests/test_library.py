@@ -51,6 +51,10 @@ async def opened() -> AsyncIterator[tuple[Library, CountingIndex]]:
 NOTHING = Annotations()
 
 
+async def nothing_to_write(cases: Sequence[Case]) -> None:
+    """No ledger here: see test_erasures.py."""
+
+
 def case(number: int) -> Case:
     facts = CaseFacts(patient_id=f"P{number % 3}", instance_uid=f"1.{number}", modality="CT", study_date="20200101")
     return Case(case_id_of(facts, "", 1), facts, content_sha256=f"{number:064}")
@@ -103,8 +107,10 @@ async def test_unchanged_keeps_the_time_of_adding() -> None:
 async def test_erasing_a_patient_leaves_the_others() -> None:
     async with opened() as (library, _):
         await asyncio.gather(*(library.add(case(number), NOTHING, vector(number)) for number in range(9)))
-        assert await library.erase(Equals("patient_key", patient_key("P1", ""))) == 3
-        assert await library.erase(Equals("patient_key", patient_key("P1", ""))) == 0
+        removal = await library.erase(Equals("patient_key", patient_key("P1", "")), nothing_to_write)
+        assert removal is not None
+        assert (len(removal.cases), removal.found_again_count) == (3, 0)
+        assert await library.erase(Equals("patient_key", patient_key("P1", "")), nothing_to_write) is None
         assert (await library.statistics()).case_count == 6
         with pytest.raises(NotFound):
             await library.get(case(1).case_id)
@@ -114,7 +120,9 @@ async def test_all_of_a_large_patient_is_erased_at_once() -> None:
     async with opened() as (library, _):
         await asyncio.gather(*(library.add(case(number), NOTHING, vector(1)) for number in range(0, 3303, 3)))
         await library.add(case(1), NOTHING, vector(1))
-        assert await library.erase(Equals("patient_key", patient_key("P0", ""))) == 1101
+        removal = await library.erase(Equals("patient_key", patient_key("P0", "")), nothing_to_write)
+        assert removal is not None
+        assert (len(removal.cases), removal.found_again_count) == (1101, 0)
         assert [each.case_id for each in (await page_of(library)).cases] == [case(1).case_id]
 
 

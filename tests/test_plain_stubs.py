@@ -137,17 +137,11 @@ def test_a_label_that_nothing_was_fitted_for_has_no_curve_and_no_points(channel:
     assert (decision.call, decision.abstain_reason) == (d.CALL_ABSTAIN, "NO_OPERATING_POINT")
 
 
-def test_what_later_engines_will_serve_is_refused_with_that_word(channel: grpc.Channel) -> None:
+def test_words_are_refused_by_an_encoder_without_a_text_tower(channel: grpc.Channel) -> None:
     embedding = encoder_pb2_grpc.EncoderServiceStub(channel)
-    image = scan(0, "P0")
     calls: list[Callable[[], object]] = [
         lambda: embedding.EmbedTexts(e.EmbedTextsRequest(texts=["a film"])),
         lambda: searching(channel).Search(s.SearchRequest(examples=[s.Example(text="a film")])),
-        lambda: searching(channel).Search(s.SearchRequest(examples=[s.Example(series_uid="1.2")])),
-        lambda: searching(channel).Search(s.SearchRequest(examples=[s.Example(study_uid="1.2")])),
-        lambda: searching(channel).Search(find(image, grouping=s.GROUPING_STUDY)),
-        lambda: searching(channel).Search(find(image, diversity=0.5)),
-        lambda: searching(channel).Search(find(image, series_method=s.SERIES_METHOD_MAX)),
     ]
     for call in calls:
         with pytest.raises(grpc.RpcError) as refused:

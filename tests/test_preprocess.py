@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
-from nearcase.encode.preprocess import STRETCH, Recipe, normalise, resize
+from nearcase.encode.preprocess import AZURE512Q75, NATIVE480, STRETCH, Recipe, normalise, resize
 from nearcase.errors import InvalidInput
 
 SIZE = 64
@@ -118,3 +122,41 @@ def test_frames_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_float_frames_are_refused() -> None:
     with pytest.raises(InvalidInput, match="float64"):
         normalise(np.zeros((1, SIZE, SIZE, 3)), RECIPE)  # type: ignore[arg-type]
+
+
+IMAGENET: Any = {"size_px": 480, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+SHAPES = [(480, 480), (512, 512), (300, 700), (1201, 333), (31, 17), (600, 400, 3), (512, 512, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_native480_is_the_published_transform_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    film = noise(5, *shape)
+    expected = PillowImage.fromarray(film).convert("RGB").resize((480, 480), PillowImage.Resampling.BICUBIC)
+    np.testing.assert_array_equal(resize(film, Recipe(*NATIVE480, **IMAGENET)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_azure512q75_is_what_the_endpoint_does_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    """Each step as the wrapper's code writes it: resize with Pillow's default filter, JPEG, and back."""
+    film = noise(6, *shape)
+    buffered = io.BytesIO()
+    PillowImage.fromarray(film).resize((512, 512)).convert("RGB").save(buffered, format="JPEG", quality=75)
+    standard = PillowImage.open(io.BytesIO(buffered.getvalue())).convert("RGB")
+    expected = np.asarray(standard.resize((480, 480), PillowImage.Resampling.BICUBIC))
+    found = resize(film, Recipe(*AZURE512Q75, **IMAGENET))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != resize(film, Recipe(*NATIVE480, **IMAGENET))).any()
+
+
+@pytest.mark.parametrize("kind", [NATIVE480, AZURE512Q75])
+def test_recipes_of_a_published_encoder_take_the_whole_frame(kind: tuple[str, int]) -> None:
+    recipe = Recipe(*kind, **IMAGENET)
+    assert recipe.needed_px is None
+    with pytest.raises(InvalidInput, match="whole frame"):
+        resize(np.zeros((9, 9), np.float32), recipe)
+    with pytest.raises(InvalidInput, match="whole frame"):
+        resize(np.zeros((9, 9), np.uint8), recipe, (0.0, 0.0, 8.5, 8.5))
+
+
+def test_stretch_may_take_averages() -> None:
+    assert RECIPE.needed_px == SIZE

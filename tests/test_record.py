@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from nearcase.decide.point import Refusal
 from nearcase.decide.probe import Layer, Probe
 from nearcase.decide.prompt import PromptHead
 from nearcase.decide.record import Record, read_record, redacted, replay, write_record
+from nearcase.decide.record_file import blotted
 from nearcase.errors import InvalidInput, Unsupported
 from nearcase.types import Call, CaseFacts, Decision, Interval
 
@@ -186,6 +188,65 @@ def test_a_record_holds_no_patient_data_and_no_embedding() -> None:
         assert secret not in text
     assert '"name":"18-40"' in text
     assert decided.decision.evidence[0].hit is found[0]
+
+
+# What was erased
+
+
+def named(record: Record) -> Record:
+    """With case ids as a library gives them."""
+    priors = tuple(
+        dataclasses.replace(prior, case_id=str(uuid.UUID(int=number)))
+        for number, prior in enumerate(record.basis.priors)
+    )
+    return dataclasses.replace(record, basis=dataclasses.replace(record.basis, priors=priors))
+
+
+def test_an_erased_case_leaves_the_seal_and_every_other_proof() -> None:
+    record = named(usual().record)
+    data = write_record(record)
+    gone = record.basis.priors[3]
+    left = blotted(data, {gone.case_id}.__contains__)
+    assert left is not None
+    assert gone.case_id.encode() not in left
+    assert record.salts[4].encode() not in left  # without it nobody can try whether a case was there
+    assert record.basis.priors[2].case_id.encode() in left
+    assert json.loads(left)["sha256"] == record.record_id
+    assert blotted(left, {gone.case_id}.__contains__) is None
+    with pytest.raises(InvalidInput, match="1 of its 11 parts") as caught:
+        read_record(left)
+    assert caught.value.reason == "EVIDENCE_ERASED"
+
+
+def test_an_edited_record_is_told_from_an_erased_one() -> None:
+    record = named(usual(1).record)
+    left = blotted(write_record(record), {record.basis.priors[0].case_id}.__contains__)
+    assert left is not None
+    for old, new in ((b'"answer":"', b'"answer":"0'), (b'"value":"1"', b'"value":"0"'), (b"null", b'{"case_id":"x"}')):
+        assert left.replace(old, new, 1) != left
+        with pytest.raises(InvalidInput) as caught:
+            read_record(left.replace(old, new, 1))
+        assert caught.value.reason == "RECORD_INVALID"
+    fewer = json.loads(left)
+    fewer["leaves"].pop()
+    with pytest.raises(InvalidInput) as caught:
+        read_record(dump(fewer))
+    assert caught.value.reason == "RECORD_INVALID"
+
+
+def test_the_image_that_was_decided_about_can_be_erased_too() -> None:
+    record = usual().record
+    left = blotted(write_record(record), {ASKED.image_sha256}.__contains__)
+    assert left is not None
+    assert ASKED.image_sha256.encode() not in left
+    assert json.loads(left)["leaves"][0] is None
+    assert blotted(write_record(record), {"cd" * 32}.__contains__) is None
+
+
+def test_a_broken_file_that_names_an_erased_case_is_refused() -> None:
+    name = "6f1a3c52-3c1e-5b7e-9a55-6e6561726361"
+    with pytest.raises(InvalidInput):
+        blotted(f'{{"case_id":"{name}"}}'.encode(), {name}.__contains__)
 
 
 # What changed

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.uid import JPEG2000Lossless
+from tiny_encoders import picture_recipe
 
 from nearcase.encode.base import Encoder
 from nearcase.encode.preprocess import normalise, resize
@@ -117,7 +118,7 @@ def encoder(encoder_folder: Path) -> Encoder:
 
 
 def cosine(encoder: Encoder, data: bytes) -> tuple[float, Image]:
-    recipe = encoder.card.recipe
+    recipe = picture_recipe(encoder.card)
     whole, fast = read_image(data), read_image(data, needed_px=recipe.size_px)
     frames = np.stack([resize(each.pixels, recipe, each.frame_box) for each in (whole, fast)])
     first, second = encoder.embed(normalise(frames[:1], recipe))[0], encoder.embed(normalise(frames[1:], recipe))[0]
@@ -173,7 +174,7 @@ def jpeg(picture: PIL.Image.Image) -> bytes:
 
 
 def test_float_frames_resize_as_whole_ones_do(encoder: Encoder) -> None:
-    recipe = encoder.card.recipe
+    recipe = picture_recipe(encoder.card)
     levels: NDArray[np.uint8] = (film(5, 500, 400) >> 4).astype(np.uint8)
     difference = resize(levels, recipe).astype(int) - resize(levels.astype(np.float32), recipe)
     assert np.abs(difference).max() <= 1

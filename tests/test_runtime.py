@@ -14,27 +14,30 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from tiny_encoders import picture_recipe
 
 from nearcase.encode.base import Encoder
 from nearcase.encode.golden import GOLDEN_LIMIT, read_golden, verify_golden
-from nearcase.encode.preprocess import normalise, resize
-from nearcase.encode.runtime import OnnxEncoder, open_encoder
+from nearcase.encode.inputs import golden_frame, to_batch
+from nearcase.encode.onnx_cpu import CpuEncoder
+from nearcase.encode.preprocess import normalise
+from nearcase.encode.runtime import open_encoder
 from nearcase.errors import InvalidInput, Unready
 
 Vectors = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
-def encoder(encoder_folder: Path) -> OnnxEncoder:
+def encoder(encoder_folder: Path) -> Encoder:
     return open_encoder(encoder_folder)
 
 
 @pytest.fixture(scope="module")
-def batch(encoder: OnnxEncoder) -> Vectors:
+def batch(encoder: CpuEncoder) -> Vectors:
     """The golden images and a plain grey one, ready to embed."""
-    recipe = encoder.card.recipe
+    recipe = picture_recipe(encoder.card)
     images = [*read_golden(encoder.card).images, np.full((9, 9), 128, np.uint8)]
-    return normalise(np.stack([resize(image, recipe) for image in images]), recipe)
+    return np.concatenate([to_batch(golden_frame(image, recipe)[None], recipe) for image in images])
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_the_golden_embeddings_reproduce(encoder: Encoder) -> None:
 
 def test_the_golden_test_notices_another_resizing(encoder: Encoder) -> None:
     golden = read_golden(encoder.card)
-    recipe = encoder.card.recipe
+    recipe = picture_recipe(encoder.card)
     size = (recipe.size_px, recipe.size_px)
     for filter_ in (PillowImage.Resampling.NEAREST, PillowImage.Resampling.BILINEAR, PillowImage.Resampling.LANCZOS):
         small = [PillowImage.fromarray(image).convert("RGB").resize(size, filter_) for image in golden.images]
@@ -195,7 +198,7 @@ def test_a_card_of_another_dimension_is_refused(copy: Path) -> None:
     card = (copy / "card.toml").read_text()
     (copy / "card.toml").write_text(card.replace("dimension = 1280", "dimension = 1024"))
     with pytest.raises(Unready, match="1280"):
-        OnnxEncoder(copy)
+        CpuEncoder(copy)
 
 
 def test_embeddings_that_are_not_unit_are_refused(copy: Path) -> None:
@@ -243,7 +246,7 @@ def test_two_runtime_packages_are_refused(
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Unready, match="onnxruntime and onnxruntime-gpu") as refused:
-        OnnxEncoder(encoder_folder)
+        CpuEncoder(encoder_folder)
     assert refused.value.reason == "RUNTIME_PACKAGES"
 
 

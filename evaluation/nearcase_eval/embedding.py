@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcase.encode.base import Encoder
-from nearcase.encode.preprocess import normalise
+from nearcase.encode.inputs import to_batch
 from nearcase.errors import InvalidInput, NearcaseError, Unsupported
-from nearcase.intake.sandbox import Sandbox
-from nearcase.prepare import Prepared, Preparer, prepare_job
+from nearcase.prepare import Prepared, Preparer, prepare_sandbox
 from nearcase_eval.files import Files
 
 BATCH = 128
@@ -50,7 +49,8 @@ def embed_cohort(
     vectors, refused = _cached(folder)
     missing = [name for name in names if name not in vectors and name not in refused]
     progress(len(names) - len(missing))
-    preparer = Preparer(Sandbox(prepare_job, workers=workers), encoder.card.recipe, workers=workers)
+    recipe = encoder.card.recipe
+    preparer = Preparer(prepare_sandbox(recipe, workers=workers), recipe, workers=workers)
     try:
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
@@ -77,7 +77,7 @@ def _embed(
             prepared: Prepared = preparer.prepare_now(files.read(name))
         except (InvalidInput, Unsupported) as error:
             return str(error)
-        vector: NDArray[np.float32] = encoder.embed(normalise(prepared.pixels[None], encoder.card.recipe))[0]
+        vector: NDArray[np.float32] = encoder.embed(to_batch(prepared.pixels[None], encoder.card.recipe))[0]
         return vector
 
     with ThreadPoolExecutor(workers) as threads:

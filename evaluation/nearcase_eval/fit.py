@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from nearcase import __version__
 from nearcase.decide.finding import Finding
 from nearcase.decide.fitted import CALIBRATION, TEST, Fitted
-from nearcase.decide.probe import Probe
+from nearcase.decide.prompt import PromptHead
 from nearcase.errors import InvalidInput, Unsupported
 from nearcase.types import Interval
 from nearcase_eval.auroc import auroc_of
@@ -34,28 +34,32 @@ class Plan:
     seed: int = 0
 
 
-def fit(finding: Finding, reference: Reference, plan: Plan) -> Fitted:
+def fit(finding: Finding, reference: Reference, plan: Plan, prompts: PromptHead | None = None) -> Fitted:
     """Returns the fit; the same library, plan and seed give the same bytes.
+
+    Args:
+        finding: What is decided.
+        reference: The library, and what can be asked of it.
+        plan: How to fit.
+        prompts: The embedded words, where the finding's scorer uses them (`fit_prompt.prompts_of`).
 
     Raises:
         InvalidInput: Too few patients with or without the finding for any fit.
-        Unsupported: The finding's scorer needs a text tower.
+        Unsupported: The finding's scorer needs prompts, and there are none.
     """
     kinds = {kind for kind, _ in finding.scorer.parts}
-    if "prompt" in kinds:
-        raise Unsupported("expected an encoder with a text tower for prompts, and no encoder here has one")
+    if "prompt" in kinds and prompts is None:
+        raise Unsupported("expected an encoder with a text tower for prompts, got none")
     parts = split(reference.asked, finding, with_training="probe" in kinds, seed=plan.seed)
     probe = train(parts.images[TRAINING], finding, kind=plan.probe, seed=plan.seed) if "probe" in kinds else None
-    about = _about(finding, reference, parts, plan)
+    about = replace(_about(finding, reference, parts, plan), probe=probe, prompts=prompts)
     if finding.is_number:
-        return replace(about, probe=probe, residuals=residuals(parts.images[CALIBRATION], finding, probe))
-    return _class(about, finding, reference, parts, probe, plan)
+        return replace(about, residuals=residuals(parts.images[CALIBRATION], finding, about))
+    return _class(about, finding, reference, parts, plan)
 
 
-def _class(
-    about: Fitted, finding: Finding, reference: Reference, parts: Parts, probe: Probe | None, plan: Plan
-) -> Fitted:
-    calibration, test = (scored(parts.images[name], finding, probe) for name in (CALIBRATION, TEST))
+def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> Fitted:
+    calibration, test = (scored(parts.images[name], finding, about) for name in (CALIBRATION, TEST))
     _check(calibration, test)
     points = fit_points(plan.wishes, calibration, test, about.held_out, confidence=plan.confidence, seed=plan.seed)
     return replace(
@@ -66,8 +70,7 @@ def _class(
         refusals=points.refusals,
         curve=curve_points(calibration, test, seed=plan.seed),
         auroc=_area(test),
-        groups=validated_groups(reference.asked, parts.images[TEST], finding, probe, plan.by, plan.gap),
-        probe=probe,
+        groups=validated_groups(reference.asked, parts.images[TEST], finding, about, plan.by, plan.gap),
     )
 
 

@@ -26,6 +26,7 @@ from nearcase_eval.fit_calibration import KINDS as CALIBRATIONS
 from nearcase_eval.fit_page import POINT_COLUMNS, point_rows, render_fit
 from nearcase_eval.fit_points import DEFAULT, PAIR, read_wish
 from nearcase_eval.fit_probe import KINDS as PROBES
+from nearcase_eval.fit_prompt import prompts_of
 from nearcase_eval.fit_reference import Reference, Told, of_cohort, of_library
 
 
@@ -60,7 +61,11 @@ from nearcase_eval.fit_reference import Reference, Told, of_cohort, of_library
     show_default=True,
     help="Groups that must be validated before a call is made for their people.",
 )
-@click.option("--encoder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder; for a cohort.")
+@click.option(
+    "--encoder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder; for a cohort, and for prompts.",
+)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep a cohort's embeddings here.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split, the draws and the probe.")
 def fit_command(
@@ -97,7 +102,7 @@ def fit_command(
         reference = (
             of_library(source, finding, told) if is_library else _of_cohort(source, finding, folder, cache, told)
         )
-    fitted = fit(finding, reference, plan)
+    fitted = fit(finding, reference, plan, prompts_of(finding, folder, reference.encoder))
     target = file.parent / finding.fitted
     _write(target, write_fitted(fitted))
     card = read_card(folder)

@@ -9,8 +9,7 @@ import numpy as np
 from nearcase.decide.array import Array
 from nearcase.decide.familiar import Ellipsoid, Familiarity
 from nearcase.decide.finding import Finding
-from nearcase.decide.fitted import Group
-from nearcase.decide.probe import Probe
+from nearcase.decide.fitted import Fitted, Group
 from nearcase_eval.auroc import auroc_of
 from nearcase_eval.fit_reference import Asked
 from nearcase_eval.fit_scores import scored
@@ -60,17 +59,17 @@ def _ellipsoid(others: Sequence[Asked], test: Sequence[Asked]) -> Ellipsoid:
 
 
 def validated_groups(
-    images: Sequence[Asked], test: Sequence[Asked], finding: Finding, probe: Probe | None, by: Sequence[str], gap: float
+    images: Sequence[Asked], test: Sequence[Asked], finding: Finding, fitted: Fitted, by: Sequence[str], gap: float
 ) -> tuple[Group, ...]:
     """Returns each group that any image is of: validated where enough held-out patients rank nearly as well as all do.
 
     Enough is ten patients with the finding and ten without; nearly is an AUROC at most `gap` below that of all.
     """
-    overall = auroc_of(scored(test, finding, probe)).value
+    overall = auroc_of(scored(test, finding, fitted)).value
     groups = []
     for attribute, name, least, below in _named(images, by):
         members = [each for each in test if _is_in(each, attribute, name, least, below)]
-        reason = _why_not(scored(members, finding, probe), overall, gap) if members else "no held-out patient is in it"
+        reason = _why_not(scored(members, finding, fitted), overall, gap) if members else "no held-out patient is in it"
         patients = len({each.patient for each in members})
         groups.append(Group(attribute, name, not reason, patients, reason, least, below))
     return tuple(groups)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from nearcase.decide.finding import Finding, number_of
-from nearcase.decide.fitted import Residuals
-from nearcase.decide.neighbours import Shares, ordered
-from nearcase.decide.probe import Probe
+from nearcase.decide.fitted import Fitted, Residuals
+from nearcase.decide.neighbours import Shares
 from nearcase.decide.regress import regress
-from nearcase.decide.scorers import Measured, score
+from nearcase.decide.scorers import measure, score
 from nearcase.errors import InvalidInput
 from nearcase_eval.fit_reference import Asked
 from nearcase_eval.sample import Sample, sample_of
@@ -21,9 +20,9 @@ LEVEL = 0.9
 """Coverage of the interval around a number."""
 
 
-def scored(images: Sequence[Asked], finding: Finding, probe: Probe | None) -> Sample:
+def scored(images: Sequence[Asked], finding: Finding, fitted: Fitted | None) -> Sample:
     """Returns outcomes, scores and patients; an image without any neighbour has no score and is left out."""
-    shares = [(each, shares_of(each, finding, probe)) for each in images]
+    shares = [(each, shares_of(each, finding, fitted)) for each in images]
     rows = [(each, positive_share(finding, found)) for each, found in shares if found]
     return sample_of(
         np.array([each.value in finding.positive_values for each, _ in rows], dtype=np.bool_),
@@ -32,10 +31,9 @@ def scored(images: Sequence[Asked], finding: Finding, probe: Probe | None) -> Sa
     )
 
 
-def shares_of(image: Asked, finding: Finding, probe: Probe | None) -> Shares:
-    """Returns the share of each value, as the server would give it."""
-    measured = () if probe is None else (Measured("probe", ordered(probe.shares(image.vector))),)
-    return score(finding.scorer, image.priors, measured)
+def shares_of(image: Asked, finding: Finding, fitted: Fitted | None) -> Shares:
+    """Returns the share of each value, as the server would give it; the fit holds what its scorer needs."""
+    return score(finding.scorer, image.priors, measure(finding, fitted, image.vector))
 
 
 def positive_share(finding: Finding, shares: Shares) -> float:
@@ -43,7 +41,7 @@ def positive_share(finding: Finding, shares: Shares) -> float:
     return min(1.0, math.fsum(share for value, share in shares if value in finding.positive_values))
 
 
-def residuals(images: Sequence[Asked], finding: Finding, probe: Probe | None) -> Residuals:
+def residuals(images: Sequence[Asked], finding: Finding, fitted: Fitted | None) -> Residuals:
     """Returns how far the answers are off: the ceil((n + 1) x 0.9)-th smallest error, one image of each patient.
 
     Split conformal: it covers the next patient with this level, on average over calibration sets (Lei 2018).
@@ -53,7 +51,7 @@ def residuals(images: Sequence[Asked], finding: Finding, probe: Probe | None) ->
     """
     errors: dict[str, float] = {}
     for each in images:
-        truth, found = number_of(each.value), regress(shares_of(each, finding, probe), None, finding.unit)
+        truth, found = number_of(each.value), regress(shares_of(each, finding, fitted), None, finding.unit)
         if truth is not None and found is not None:
             errors.setdefault(each.patient, abs(found.mean - truth))
     rank = math.ceil((len(errors) + 1) * LEVEL - 1e-9)

@@ -8,10 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from nearcase.encode.base import Encoder
-from nearcase.encode.preprocess import normalise
+from nearcase.encode.inputs import to_batch, unpack_frame
 from nearcase.errors import InvalidInput, Unsupported
 from nearcase.intake.burned_in import KEEP_TEXT
 from nearcase.prepare import prepare_job
@@ -57,8 +55,7 @@ def _times(files: Files, name: str, encoder: Encoder) -> tuple[float, float] | N
         _, (pixels, _) = prepare_job(data, options)
     except (InvalidInput, Unsupported):
         return None
-    frame = np.frombuffer(pixels, np.uint8).reshape(1, recipe.size_px, recipe.size_px, 3)
-    batch = normalise(frame, recipe)
+    batch = to_batch(unpack_frame(pixels, recipe)[None], recipe)
     middle = time.process_time()
     encoder.embed(batch)
     end = time.process_time()

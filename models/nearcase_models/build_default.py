@@ -74,7 +74,7 @@ def build(out: Path) -> float:
     out.mkdir(parents=True, exist_ok=True)
     mean, counts = fit_mean(load_lite0(), RECIPE)
     model = load_lite0(torch.from_numpy(mean))
-    export_onnx(model, SIZE_PX, out / "encoder.onnx")
+    export_onnx(model, RECIPE.input_shape, out / "encoder.onnx")
     difference = parity(model, out / "encoder.onnx", _parity_batches())
     if not difference <= PARITY_LIMIT:
         raise ValueError(f"Expected parity with torch <= {PARITY_LIMIT}, got {difference:.2e}")

@@ -25,7 +25,12 @@ def write_golden(path: Path, images: list[NDArray[np.uint8]], recipe: Recipe, em
 def golden_images(photograph: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """Returns a disc on a ramp, smooth colour, fine grain and a small real photograph; shapes differ on purpose."""
     real = PillowImage.fromarray(photograph).resize((112, 112), PillowImage.Resampling.LANCZOS)
-    return [_disc(96, 160), _colour(61, 47), _grain(230, 90), np.asarray(real)]
+    return [*drawn_images(), np.asarray(real)]
+
+
+def drawn_images() -> list[NDArray[np.uint8]]:
+    """Returns the three of them that are drawn, for an encoder that is imported where there is no photograph."""
+    return [_disc(96, 160), _colour(61, 47), _grain(230, 90)]
 
 
 def _disc(rows: int, columns: int) -> NDArray[np.uint8]:

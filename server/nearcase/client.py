@@ -7,7 +7,6 @@ with Client("127.0.0.1:50051") as client:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,11 @@ from typing import cast
 import grpc
 
 from nearcase import convert, requests
-from nearcase.errors import BY_CODE, InvalidInput, NearcaseError, Overloaded, Unready
-from nearcase.requests import ALL_FIELDS, AddItem
+from nearcase.channel import MAX_MESSAGE_BYTES, Tls, open_channel
+from nearcase.errors import BY_CODE, InvalidInput, NearcaseError, NotAllowed, Overloaded, Unready
+from nearcase.library_client import LibraryClient
+from nearcase.requests import ALL_FIELDS, AddItem, Example, Order
+from nearcase.transfer_client import TransferClient
 from nearcase.types import (
     AddResult,
     Case,
@@ -42,12 +44,10 @@ from nearcase.v1 import (
     search_pb2_grpc,
 )
 
-__all__ = ["DEFAULT_ADDRESS", "AddItem", "AddResult", "Client", "LibraryStatistics"]
+__all__ = ["DEFAULT_ADDRESS", "AddItem", "AddResult", "Client", "Example", "LibraryStatistics", "Order", "Tls"]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-MAX_MESSAGE_BYTES = 64 * 2**20
-INLINE_BYTES = 4 * 2**20
-"""Larger files are added in chunks, so that a broken stream can be resumed."""
+DEFAULT_ORDER = Order()
 UNARY_BYTES = MAX_MESSAGE_BYTES - 2**20
 """Larger files are searched for in chunks."""
 
@@ -60,20 +60,34 @@ class Client:
 
     Args:
         address: HOST:PORT.
-        timeout_s: For each call; adding has no limit, since it may take hours.
+        timeout_s: For each call; adding and erasing have no limit, since they may take long.
+        tenant: Whose cases, where the server takes the caller's word for it.
+        tls: How the connection is encrypted; None encrypts nothing.
+        token: Who asks, as text or as a file that may be replaced at any time.
+        insecure: Send the token though nothing is encrypted and the server is on another machine.
+
+    Raises:
+        InvalidInput: A file can not be read, or the token would be readable on its way.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 60.0,
+        tenant: str = "",
+        tls: Tls | None = None,
+        token: str | Path = "",
+        insecure: bool = False,
+    ) -> None:
         self.address, self._timeout_s = address, timeout_s
-        sizes = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ]
-        self._channel = grpc.insecure_channel(address, options=sizes)
+        self._channel = open_channel(address, tenant, tls=tls, token=token, insecure=insecure)
         self._search = search_pb2_grpc.SearchServiceStub(self._channel)
         self._decide = decision_pb2_grpc.DecisionServiceStub(self._channel)
         self._library = library_pb2_grpc.LibraryServiceStub(self._channel)
         self._encoder = encoder_pb2_grpc.EncoderServiceStub(self._channel)
+        self.library = LibraryClient(self._library, self._errors, timeout_s)
+        self.transfer = TransferClient(self._library, self._errors)
 
     def __enter__(self) -> Client:
         return self
@@ -100,27 +114,35 @@ class Client:
 
     def search(
         self,
-        image: Path | bytes | None = None,
+        image: Path | bytes | Sequence[Path | bytes] | None = None,
         *,
         case_id: str = "",
+        series_uid: str = "",
+        study_uid: str = "",
+        examples: Sequence[Example] = (),
         k: int = 10,
         where: str = "",
         min_similarity: float | None = None,
         own_patient: bool = False,
+        order: Order = DEFAULT_ORDER,
         thumbnails: bool = False,
         frame_number: int | None = None,
     ) -> SearchResult:
-        """Returns the prior cases most like an image, or like a case of the library.
+        """Returns the prior cases most like an image, or like a case, series or study of the library.
 
         Args:
-            image: A DICOM, PNG or JPEG file; or give case_id.
-            case_id: A case of the library.
+            image: A DICOM, NIfTI, PNG or JPEG file, or several; at most 256.
+            case_id: A case of the library; this and the next two count as examples too.
+            series_uid: A series of the library.
+            study_uid: A study of the library.
+            examples: Whatever else the wanted cases look like or, with a negative weight, do not look like.
             k: How many hits.
             where: A filter, for example "modality = CT and age >= 40".
             min_similarity: Least cosine of a hit.
             own_patient: True lets the query's own patient be found.
+            order: What counts as one hit, and how hits are ordered; with a series_method, all images are one series.
             thumbnails: Also fetch a small picture of each case and of the query.
-            frame_number: Frame of a multi-frame image, counting from 1.
+            frame_number: Of each image, where it has several; counts from 1.
         """
         with self._errors():
             options = search_pb2.SearchOptions(
@@ -131,24 +153,26 @@ class Client:
                 case_mask=ALL_FIELDS if thumbnails else None,
                 with_timings=True,
             )
-            if image is None:
-                return self._searched(search_pb2.Example(case_id=case_id), options)
-            data = requests.read(image)
-            if len(data) > UNARY_BYTES:
-                stream = requests.search_stream(data, frame_number, options)
-                answer = self._search.SearchStream(stream, timeout=self._timeout_s)
-                return convert.result_from_proto(answer.response)
-            return self._searched(search_pb2.Example(image=data, frame_number=frame_number), options)
+            order.write(options)
+            named = requests.named_examples(image, frame_number, case_id, series_uid, study_uid)
+            return self._searched([example.message() for example in (*named, *examples)], options)
 
-    def _searched(self, example: search_pb2.Example, options: search_pb2.SearchOptions) -> SearchResult:
-        request = search_pb2.SearchRequest(examples=[example], options=options)
+    def _searched(self, examples: list[search_pb2.Example], options: search_pb2.SearchOptions) -> SearchResult:
+        size = sum(len(example.image) for example in examples)
+        if len(examples) == 1 and size > UNARY_BYTES:
+            answer = self._search.SearchStream(requests.search_stream(examples[0], options), timeout=self._timeout_s)
+            return convert.result_from_proto(answer.response)
+        requests.check_size(size, UNARY_BYTES)
+        request = search_pb2.SearchRequest(examples=examples, options=options)
         return convert.result_from_proto(self._search.Search(request, timeout=self._timeout_s))
 
     def decide(
         self,
-        image: Path | bytes | None = None,
+        image: Path | bytes | Sequence[Path | bytes | Example] | None = None,
         *,
         case_id: str = "",
+        series_uid: str = "",
+        study_uid: str = "",
         finding: str = "",
         operating_point: str = "",
         sensitivity: float | None = None,
@@ -160,11 +184,13 @@ class Client:
         frame_number: int | None = None,
         thumbnails: bool = False,
     ) -> DecisionResult:
-        """Returns what the labelled prior cases say of an image, or of a case of the library.
+        """Returns what the labelled prior cases say of an image, of several as one, or of what the library holds.
 
         Args:
-            image: A DICOM, NIfTI, PNG or JPEG file; or give case_id.
-            case_id: A case of the library.
+            image: A DICOM, NIfTI, PNG or JPEG file; or several of one series or study, at most 64.
+            case_id: A case of the library, in place of an image.
+            series_uid: A series of the library, whose mean embedding is decided about.
+            study_uid: A study of the library, likewise.
             finding: By name; all in scope unless one is named.
             operating_point: A fitted point by name; this and the next three exclude each other.
             sensitivity: The least sensitivity.
@@ -177,33 +203,23 @@ class Client:
             thumbnails: Also fetch a small picture of each case and of the query.
         """
         with self._errors():
-            options = decision_pb2.DecideOptions(
-                finding=finding,
-                operating_point=requests.choice(operating_point, sensitivity, specificity, cost_ratio),
-                prevalence=prevalence,
-                k=k,
-                filter=where,
-                case_mask=ALL_FIELDS if thumbnails else None,
+            request = requests.decide_request(image, case_id, series_uid, study_uid, frame_number)
+            request.options.finding, request.options.k, request.options.filter = finding, k, where
+            request.options.MergeFrom(
+                decision_pb2.DecideOptions(
+                    operating_point=requests.choice(operating_point, sensitivity, specificity, cost_ratio),
+                    prevalence=prevalence,
+                    case_mask=ALL_FIELDS if thumbnails else None,
+                )
             )
-            response = self._decided(image, case_id, frame_number, options)
-        return DecisionResult(
-            tuple(convert.decision_from_proto(decision) for decision in response.decisions),
-            convert.query_image_from_proto(response.query_image),
-            convert.encoder_from_proto(response.encoder),
-        )
+            response = self._decided(request)
+        return convert.decisions_from_proto(response)
 
-    def _decided(
-        self, image: Path | bytes | None, case_id: str, frame_number: int | None, options: decision_pb2.DecideOptions
-    ) -> decision_pb2.DecideResponse:
-        if image is None:
-            request = decision_pb2.DecideRequest(case_id=case_id, frame_number=frame_number, options=options)
-            return self._decide.Decide(request, timeout=self._timeout_s)
-        data = requests.read(image)
-        if len(data) <= UNARY_BYTES:
-            request = decision_pb2.DecideRequest(image=data, frame_number=frame_number, options=options)
-            return self._decide.Decide(request, timeout=self._timeout_s)
-        stream = requests.decide_stream(data, frame_number, options)
-        return self._decide.DecideStream(stream, timeout=self._timeout_s).response
+    def _decided(self, request: decision_pb2.DecideRequest) -> decision_pb2.DecideResponse:
+        if len(request.image) > UNARY_BYTES:
+            return self._decide.DecideStream(requests.decide_stream(request), timeout=self._timeout_s).response
+        requests.check_size(sum(len(each.image) for each in request.files.images), UNARY_BYTES)
+        return self._decide.Decide(request, timeout=self._timeout_s)
 
     def findings(self) -> tuple[FindingSummary, ...]:
         """Returns what can be decided, by name."""
@@ -247,34 +263,9 @@ class Client:
         """
         unreadable: list[AddResult] = []
         with self._errors():
-            for response in self._library.AddImages(self._add_requests(items, unreadable)):
+            for response in self._library.AddImages(requests.add_requests(items, unreadable, self._received)):
                 yield requests.add_result(response)
         yield from unreadable
-
-    def _add_requests(
-        self, items: Iterable[AddItem], unreadable: list[AddResult]
-    ) -> Iterator[library_pb2.AddImagesRequest]:
-        """Runs in a thread of grpc's, where an exception would end the whole stream."""
-        for item in items:
-            try:
-                data = requests.read(item.file)
-                start = requests.add_start(item, data)
-            except InvalidInput as refusal:
-                unreadable.append(AddResult(item.request_id, error=refusal))
-                continue
-            except (TypeError, ValueError) as error:
-                unreadable.append(AddResult(item.request_id, error=_unwritable(error)))
-                continue
-            if len(data) <= INLINE_BYTES:
-                start.data = data
-                yield library_pb2.AddImagesRequest(start=start)
-                continue
-            start.sha256 = hashlib.sha256(data).hexdigest()
-            start.offset_bytes = self._received(start)
-            yield library_pb2.AddImagesRequest(start=start)
-            for chunk in requests.chunks(data, start.offset_bytes):
-                part = library_pb2.AddImagesChunk(request_id=item.request_id, chunk=chunk)
-                yield library_pb2.AddImagesRequest(chunk=part)
 
     def _received(self, start: library_pb2.AddImagesStart) -> int:
         """How much of a large file an earlier, broken stream brought over."""
@@ -313,17 +304,9 @@ class Client:
         patient_id_issuer: str = "",
     ) -> int:
         """Removes all cases of one image, series, study or patient, and returns how many that was; name exactly one."""
-        request = library_pb2.EraseCasesRequest()
         named = {"case_id": case_id, "instance_uid": instance_uid, "series_uid": series_uid, "study_uid": study_uid}
-        targets = {key: value for key, value in named.items() if value}
-        if len(targets) + bool(patient_id) != 1:
-            raise InvalidInput("name exactly one thing to erase: an image, a series, a study or a patient")
-        for key, value in targets.items():
-            setattr(request, key, value)
-        if patient_id:
-            request.patient.patient_id, request.patient.patient_id_issuer = patient_id, patient_id_issuer
-        with self._errors():
-            return self._library.EraseCases(request, timeout=self._timeout_s).erased_count
+        named |= {"patient_id": patient_id, "patient_id_issuer": patient_id_issuer}
+        return self.library.erase(**named)[0]  # type: ignore[arg-type]  # mypy asks every parameter to be text
 
     def statistics(self) -> LibraryStatistics:
         """Returns what the library holds."""
@@ -331,7 +314,17 @@ class Client:
             answer = self._library.GetStatistics(library_pb2.GetStatisticsRequest(), timeout=self._timeout_s)
         counts = {entry.field: dict(entry.counts) for entry in answer.field_counts}
         encoder = convert.encoder_from_proto(answer.encoder)
-        return LibraryStatistics(answer.case_count, answer.patient_count, answer.size_bytes, counts, encoder)
+        return LibraryStatistics(
+            case_count=answer.case_count,
+            patient_count=answer.patient_count,
+            size_bytes=answer.size_bytes,
+            field_counts=counts,
+            encoder=encoder,
+            tier=answer.index.tier,
+            damaged_parts=tuple(answer.index.damaged),
+            is_building=answer.index.building,
+            recall=convert.recall_from_proto(answer.index.recall) if answer.index.HasField("recall") else None,
+        )
 
     def embed(self, images: Sequence[Path | bytes]) -> list[tuple[float, ...] | NearcaseError]:
         """Returns the embedding of each image, or why there is none."""
@@ -341,6 +334,16 @@ class Client:
         with self._errors():
             request = encoder_pb2.EmbedImagesRequest(images=inputs)
             answer = self._encoder.EmbedImages(request, timeout=self._timeout_s)
+        return [
+            tuple(result.embedding.values) if result.HasField("embedding") else requests.item_error(result.error)
+            for result in answer.results
+        ]
+
+    def embed_texts(self, texts: Sequence[str]) -> list[tuple[float, ...] | NearcaseError]:
+        """Returns the embedding of each text, or why it has none; at most 256, for an encoder with a text tower."""
+        with self._errors():
+            request = encoder_pb2.EmbedTextsRequest(texts=texts)
+            answer = self._encoder.EmbedTexts(request, timeout=self._timeout_s)
         return [
             tuple(result.embedding.values) if result.HasField("embedding") else requests.item_error(result.error)
             for result in answer.results
@@ -360,7 +363,7 @@ class Client:
         except grpc.RpcError as error:
             raise self._translate(error) from None
         except (TypeError, ValueError) as error:
-            raise _unwritable(error) from None
+            raise requests.unwritable(error) from None
 
     def _translate(self, error: grpc.RpcError) -> NearcaseError:
         if not hasattr(error, "trailing_metadata"):  # grpc gives each failed call one, but does not promise it
@@ -373,13 +376,11 @@ class Client:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             late = f"the server at {self.address} did not answer within {self._timeout_s:g} s"
             return Overloaded(late, reason="DEADLINE")
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            return NotAllowed(f"{self.address} does not know who asks: {message}", reason=code.name)
         return BY_CODE.get(code.name, NearcaseError)(message, reason=str(reason) if reason else None)
 
     def _absent(self) -> Unready:
-        hint = f"no nearcase server answers at {self.address}; start one with: nearcase serve"
+        hint = f"no nearcase server answers at {self.address}; start one with: nearcase serve, or if it encrypts, give "
+        hint += "--tls-ca (and --tls-cert, --tls-key)"
         return Unready(hint, reason="NO_SERVER")
-
-
-def _unwritable(error: Exception) -> InvalidInput:
-    """What protobuf refuses: text outside Unicode, a number out of range, a value of another type."""
-    return InvalidInput(f"the request can not be written: {error}", reason="UNWRITABLE_REQUEST")

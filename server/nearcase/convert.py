@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from nearcase import types
 from nearcase.errors import InvalidInput
-from nearcase.v1 import decision_pb2, search_pb2, types_pb2
+from nearcase.v1 import decision_pb2, library_pb2, search_pb2, types_pb2
 
 _CALLS = {call: decision_pb2.Call.Value(f"CALL_{call.name}") for call in types.Call}
 _CASE_FIELDS = frozenset(types_pb2.Case.DESCRIPTOR.fields_by_name)
+_FACTS = tuple(field.name for field in dataclasses.fields(types.CaseFacts))  # once: asdict would copy each hit deeply
 
 
 def facts_to_proto(facts: types.CaseFacts) -> types_pb2.CaseFacts:
     """Leaves unset what is not stated."""
-    stated = {key: value for key, value in dataclasses.asdict(facts).items() if value not in ("", None)}
+    stated: dict[str, Any] = {name: value for name in _FACTS if (value := getattr(facts, name)) not in ("", None)}
     return types_pb2.CaseFacts(**stated)
 
 
@@ -54,6 +56,12 @@ def case_to_proto(case: types.Case, names: frozenset[str]) -> types_pb2.Case:
         thumbnail_jpeg=case.thumbnail_jpeg,
     )
     message.add_time.FromMicroseconds(round(case.added_at_s * 1e6))
+    message.flags.extend(case.flags)
+    for change in case.history:
+        row = message.history.add(
+            name=change.name, old_value=change.old, new_value=change.new, changed_by=change.changed_by
+        )
+        row.change_time.FromMicroseconds(round(change.changed_at_s * 1e6))
     for name in _CASE_FIELDS - names - {"case_id"}:
         message.ClearField(name)  # type: ignore[arg-type]  # the stub wants literals
     return message
@@ -71,17 +79,41 @@ def case_from_proto(message: types_pb2.Case) -> types.Case:
         content_sha256=message.content_sha256,
         added_at_s=message.add_time.ToMicroseconds() / 1e6,
         thumbnail_jpeg=message.thumbnail_jpeg,
+        flags=tuple(message.flags),
+        history=tuple(
+            types.LabelChange(
+                row.name, row.old_value, row.new_value, row.change_time.ToMicroseconds() / 1e6, row.changed_by
+            )
+            for row in message.history
+        ),
     )
 
 
 def hit_to_proto(hit: types.Hit, names: frozenset[str]) -> types_pb2.Hit:
-    """One image voted for each hit, until series queries are served."""
-    return types_pb2.Hit(case=case_to_proto(hit.case, names), similarity=hit.similarity, matched_count=1)
+    """Sends the score and the matched instance only where a hit has its own."""
+    return types_pb2.Hit(
+        case=case_to_proto(hit.case, names),
+        similarity=hit.similarity,
+        matched_instance_uid=hit.matched_instance_uid or None,
+        matched_count=hit.matched_count,
+        score=hit.score,
+    )
 
 
 def hits_from_proto(messages: Iterable[types_pb2.Hit]) -> tuple[types.Hit, ...]:
     """In the same order."""
-    return tuple(types.Hit(case_from_proto(message.case), message.similarity) for message in messages)
+    return tuple(hit_from_proto(message) for message in messages)
+
+
+def hit_from_proto(message: types_pb2.Hit) -> types.Hit:
+    """The inverse of hit_to_proto."""
+    return types.Hit(
+        case_from_proto(message.case),
+        message.similarity,
+        message.matched_count,
+        message.score if message.HasField("score") else None,
+        message.matched_instance_uid,
+    )
 
 
 def query_image_to_proto(image: types.QueryImage, names: frozenset[str]) -> types_pb2.QueryImage:
@@ -92,6 +124,7 @@ def query_image_to_proto(image: types.QueryImage, names: frozenset[str]) -> type
         frame_count=image.frame_count,
         rules=image.rules,
         thumbnail_jpeg=image.thumbnail_jpeg if "thumbnail_jpeg" in names else b"",
+        image_count=image.image_count,
     )
 
 
@@ -103,6 +136,7 @@ def query_image_from_proto(message: types_pb2.QueryImage) -> types.QueryImage:
         message.frame_count,
         tuple(message.rules),
         message.thumbnail_jpeg,
+        message.image_count,
     )
 
 
@@ -134,6 +168,23 @@ def encoder_from_proto(message: types_pb2.EncoderSummary) -> types.EncoderSummar
     )
 
 
+def recall_to_proto(report: types.RecallReport) -> library_pb2.CheckRecallResponse:
+    """Row by row."""
+    message = library_pb2.CheckRecallResponse(k=report.k, exact=report.is_exact)
+    message.check_time.FromMicroseconds(round(report.checked_at_s * 1e6))
+    for row in report.rows:
+        message.rows.add(
+            filter=row.where, candidate_count=row.candidate_count, recall=row.recall, sample_count=row.sample_count
+        )
+    return message
+
+
+def recall_from_proto(message: library_pb2.CheckRecallResponse) -> types.RecallReport:
+    """The inverse of recall_to_proto."""
+    rows = tuple(types.RecallRow(row.filter, row.candidate_count, row.recall, row.sample_count) for row in message.rows)
+    return types.RecallReport(rows, message.k, message.check_time.ToMicroseconds() / 1e6, message.exact)
+
+
 def result_to_proto(result: types.SearchResult, names: frozenset[str]) -> search_pb2.SearchResponse:
     """Sends of each case the named fields."""
     response = search_pb2.SearchResponse(
@@ -161,13 +212,12 @@ def result_from_proto(response: search_pb2.SearchResponse) -> types.SearchResult
 
 def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decision_pb2.Decision:
     """Each piece of evidence carries its value, weight and stance; what the decision does not have stays unset."""
-    leading = decision.votes[0].value if decision.votes else None
     evidence = [
         decision_pb2.Evidence(
             hit=hit_to_proto(piece.hit, names),
             value=piece.value,
             weight=piece.weight,
-            stance=decision_pb2.STANCE_SUPPORTING if piece.value == leading else decision_pb2.STANCE_OPPOSING,
+            stance=decision_pb2.STANCE_SUPPORTING if piece.is_supporting else decision_pb2.STANCE_OPPOSING,
         )
         for piece in decision.evidence
     ]
@@ -199,7 +249,9 @@ def decision_from_proto(message: decision_pb2.Decision) -> types.Decision:
         call=calls[message.call],
         votes=tuple(types.Vote(vote.value, vote.share, vote.count) for vote in message.votes),
         evidence=tuple(
-            types.Evidence(types.Hit(case_from_proto(piece.hit.case), piece.hit.similarity), piece.value, piece.weight)
+            types.Evidence(
+                hit_from_proto(piece.hit), piece.value, piece.weight, piece.stance == decision_pb2.STANCE_SUPPORTING
+            )
             for piece in message.evidence
         ),
         abstain_reason=message.abstain_reason,
@@ -213,6 +265,15 @@ def decision_from_proto(message: decision_pb2.Decision) -> types.Decision:
         strength=_strength_from_proto(message.strength) if message.HasField("strength") else None,
         measurement=_measurement_from_proto(message.measurement) if message.HasField("measurement") else None,
         record_id=message.record_id,
+    )
+
+
+def decisions_from_proto(response: decision_pb2.DecideResponse) -> types.DecisionResult:
+    """In the same order."""
+    return types.DecisionResult(
+        tuple(decision_from_proto(decision) for decision in response.decisions),
+        query_image_from_proto(response.query_image),
+        encoder_from_proto(response.encoder),
     )
 
 
@@ -267,7 +328,7 @@ def roc_from_proto(message: decision_pb2.GetRocResponse) -> types.Roc:
 
 
 def finding_from_proto(message: decision_pb2.Finding) -> types.FindingSummary:
-    """Without codes and positive values, which only machines read."""
+    """Without codes, which only machines read."""
     return types.FindingSummary(
         name=message.name,
         display_name=message.display_name,
@@ -276,6 +337,7 @@ def finding_from_proto(message: decision_pb2.Finding) -> types.FindingSummary:
         labelled_count=message.labelled_count,
         operating_points=tuple(message.operating_points),
         default_operating_point=message.default_operating_point,
+        positive_values=tuple(message.positive_values),
         refused_points=tuple(
             types.RefusedPoint(each.name, each.reason, each.patients_needed, each.patients)
             for each in message.refused_points

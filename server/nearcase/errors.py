@@ -4,7 +4,7 @@
     ├── InvalidInput   INVALID_ARGUMENT    the caller: this image or request can not be read
     ├── Unsupported    UNIMPLEMENTED       the caller: valid, but nothing here can do it
     ├── NotFound       NOT_FOUND           the caller: no such case, finding or upload
-    ├── NotAllowed     PERMISSION_DENIED   the caller's administrator
+    ├── NotAllowed     PERMISSION_DENIED   the caller's administrator; UNAUTHENTICATED where it is not known who asks
     ├── Overloaded     RESOURCE_EXHAUSTED  the caller, later: a limit was reached
     └── Unready        UNAVAILABLE         the operator: a part of the server is down or mismatched
 
@@ -65,10 +65,15 @@ class NotFound(NearcaseError):
 
 
 class NotAllowed(NearcaseError):
-    """The caller may not do this."""
+    """The caller may not do this; with the reason UNAUTHENTICATED, which is the code too, because nobody knows it."""
 
     code = "PERMISSION_DENIED"
     reason = "NOT_ALLOWED"
+
+    def __init__(self, message: str, *, reason: str | None = None, field: str = "") -> None:
+        super().__init__(message, reason=reason, field=field)
+        if reason == "UNAUTHENTICATED":
+            self.code = "UNAUTHENTICATED"
 
 
 class Overloaded(NearcaseError):

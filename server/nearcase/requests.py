@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -16,10 +18,13 @@ from nearcase.v1 import decision_pb2, library_pb2, search_pb2
 from nearcase.v1.types_pb2 import FileChunk, ItemError
 
 CHUNK_BYTES = 2**20
+INLINE_BYTES = 4 * 2**20
+"""Larger files are added in chunks, so that a broken stream can be resumed."""
 
 ALL_FIELDS = FieldMask(
     paths=[
         "facts", "labels", "source", "frame_number", "frame_count", "content_sha256", "add_time", "thumbnail_jpeg",
+        "flags", "history",
     ]
 )  # fmt: skip
 
@@ -48,6 +53,80 @@ def read(file: Path | bytes) -> bytes:
         raise InvalidInput(f"the file can not be read: {error.strerror}", reason="UNREADABLE_FILE") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing that the wanted cases look like, or do not look like; it names exactly one source."""
+
+    image: Path | bytes | None = None  # a DICOM, NIfTI, PNG or JPEG file
+    case_id: str = ""  # this and the next three: what the library holds
+    instance_uid: str = ""
+    series_uid: str = ""
+    study_uid: str = ""
+    text: str = ""  # for an encoder with a text tower
+    vector: Sequence[float] = ()  # an embedding that was kept
+    encoder_sha256: str = ""  # of the encoder that made it
+    facts: CaseFacts = field(default_factory=CaseFacts)  # of the vector's file, so that its patient is left out
+    frame_number: int | None = None  # of the image, counting from 1; None takes the middle frame
+    weight: float = 1.0  # negative is "unlike this"
+
+    def message(self) -> search_pb2.Example:
+        """Returns what is sent.
+
+        Raises:
+            InvalidInput: Not exactly one source is named, or the file can not be read.
+        """
+        names = ("case_id", "instance_uid", "series_uid", "study_uid", "text")
+        stored = {name: getattr(self, name) for name in names if getattr(self, name)}
+        count = len(stored) + (self.image is not None) + bool(len(self.vector))
+        if count != 1:
+            raise InvalidInput(f"expected one source of an example: a file, an id, words or a vector; got {count}")
+        weight = None if self.weight == 1.0 else self.weight
+        found = search_pb2.Example(frame_number=self.frame_number, weight=weight, **stored)
+        if self.image is not None:
+            found.image = read(self.image)
+        if len(self.vector):
+            found.vector.values.extend(self.vector)
+            found.vector.encoder_sha256 = self.encoder_sha256
+            found.vector.facts.CopyFrom(convert.facts_to_proto(self.facts))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What counts as one hit, and how hits are ordered; an empty word is the server's default."""
+
+    group_by: str = ""  # instance, series, study or patient
+    series_method: str = ""  # frequency, max, sum or pooled: the images are one series
+    pooling: str = ""  # mean, median or max
+    diversity: float = 0.0  # from 0 to below 1
+    near_duplicates: float | None = None  # images at or above this cosine to the query are left out
+
+    def write(self, options: search_pb2.SearchOptions) -> None:
+        """Sets the fields of a message.
+
+        Raises:
+            InvalidInput: A word is none of those above.
+        """
+        options.MergeFrom(
+            search_pb2.SearchOptions(
+                grouping=_word(search_pb2.Grouping, "GROUPING", self.group_by),
+                series_method=_word(search_pb2.SeriesMethod, "SERIES_METHOD", self.series_method),
+                pooling=_word(search_pb2.Pooling, "POOLING", self.pooling),
+                diversity=self.diversity,
+                near_duplicate_similarity=self.near_duplicates,
+            )
+        )
+
+
+def _word(kind: Any, prefix: str, word: str) -> Any:
+    names = {name.removeprefix(f"{prefix}_").lower(): number for name, number in kind.items() if number}
+    if word and word not in names:
+        raise InvalidInput(
+            f"expected {prefix.lower()} to be one of {', '.join(names)}; got another", field=prefix.lower()
+        )
+    return names[word] if word else 0
+
+
 def chunks(data: bytes, offset: int) -> Iterator[FileChunk]:
     """Yields the file from an offset on."""
     for at in range(offset, len(data), CHUNK_BYTES):
@@ -64,24 +143,120 @@ def add_start(item: AddItem, data: bytes) -> library_pb2.AddImagesStart:
     )
 
 
+def add_requests(
+    items: Iterable[AddItem], unreadable: list[AddResult], received: Callable[[library_pb2.AddImagesStart], int]
+) -> Iterator[library_pb2.AddImagesRequest]:
+    """Yields the messages of an adding stream; in a thread of grpc's an exception would end it whole.
+
+    Args:
+        items: What to add.
+        unreadable: Gets a result for each item that can not be sent.
+        received: How much of a large file an earlier, broken stream brought over.
+    """
+    for item in items:
+        try:
+            data = read(item.file)
+            start = add_start(item, data)
+        except InvalidInput as refusal:
+            unreadable.append(AddResult(item.request_id, error=refusal))
+            continue
+        except (TypeError, ValueError) as error:
+            unreadable.append(AddResult(item.request_id, error=unwritable(error)))
+            continue
+        if len(data) <= INLINE_BYTES:
+            start.data = data
+            yield library_pb2.AddImagesRequest(start=start)
+            continue
+        start.sha256 = hashlib.sha256(data).hexdigest()
+        start.offset_bytes = received(start)
+        yield library_pb2.AddImagesRequest(start=start)
+        for chunk in chunks(data, start.offset_bytes):
+            part = library_pb2.AddImagesChunk(request_id=item.request_id, chunk=chunk)
+            yield library_pb2.AddImagesRequest(chunk=part)
+
+
+def unwritable(error: Exception) -> InvalidInput:
+    """Returns what protobuf refuses: text outside Unicode, a number out of range, a value of another type."""
+    return InvalidInput(f"the request can not be written: {error}", reason="UNWRITABLE_REQUEST")
+
+
+def named_examples(
+    image: Path | bytes | Sequence[Path | bytes] | None,
+    frame_number: int | None,
+    case_id: str,
+    series_uid: str,
+    study_uid: str,
+) -> list[Example]:
+    """Returns the examples that are named without a weight: files first."""
+    files = () if image is None else (image,) if isinstance(image, Path | bytes) else image
+    found = [Example(image=file, frame_number=frame_number) for file in files]
+    found += [Example(case_id=case_id)] if case_id else []
+    found += [Example(series_uid=series_uid)] if series_uid else []
+    return found + ([Example(study_uid=study_uid)] if study_uid else [])
+
+
+def check_size(size: int, most: int) -> None:
+    """Refuses files that are too large together for one message.
+
+    Raises:
+        InvalidInput: They are.
+    """
+    if size > most:
+        raise InvalidInput(f"expected files of at most {most} bytes together, got {size}; name fewer")
+
+
 def search_stream(
-    data: bytes, frame_number: int | None, options: search_pb2.SearchOptions
+    example: search_pb2.Example, options: search_pb2.SearchOptions
 ) -> Iterator[search_pb2.SearchStreamRequest]:
     """Yields the messages of a search with a large file."""
-    start = search_pb2.SearchStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
+    start = search_pb2.SearchStreamStart(size_bytes=len(example.image), options=options)
+    if example.HasField("frame_number"):
+        start.frame_number = example.frame_number
     yield search_pb2.SearchStreamRequest(start=start)
-    for chunk in chunks(data, 0):
+    for chunk in chunks(example.image, 0):
         yield search_pb2.SearchStreamRequest(chunk=chunk)
 
 
-def decide_stream(
-    data: bytes, frame_number: int | None, options: decision_pb2.DecideOptions
-) -> Iterator[decision_pb2.DecideStreamRequest]:
+def decide_stream(request: decision_pb2.DecideRequest) -> Iterator[decision_pb2.DecideStreamRequest]:
     """Yields the messages of a decision about a large file."""
-    start = decision_pb2.DecideStreamStart(size_bytes=len(data), frame_number=frame_number, options=options)
+    start = decision_pb2.DecideStreamStart(size_bytes=len(request.image), options=request.options)
+    if request.HasField("frame_number"):
+        start.frame_number = request.frame_number
     yield decision_pb2.DecideStreamRequest(start=start)
-    for chunk in chunks(data, 0):
+    for chunk in chunks(request.image, 0):
         yield decision_pb2.DecideStreamRequest(chunk=chunk)
+
+
+def decide_request(
+    image: Path | bytes | Sequence[Path | bytes | Example] | None,
+    case_id: str,
+    series_uid: str,
+    study_uid: str,
+    frame_number: int | None,
+) -> decision_pb2.DecideRequest:
+    """Returns what is decided about, without options.
+
+    Raises:
+        InvalidInput: Not exactly one thing is named, or a file can not be read.
+    """
+    count = (image is not None) + sum(map(bool, (case_id, series_uid, study_uid)))
+    if count != 1:
+        raise InvalidInput(f"expected one thing to decide about, got {count}")
+    request = decision_pb2.DecideRequest(frame_number=frame_number)
+    if case_id:
+        request.case_id = case_id
+    elif series_uid:
+        request.series_uid = series_uid
+    elif study_uid:
+        request.study_uid = study_uid
+    elif isinstance(image, Path | bytes):
+        request.image = read(image)
+    for each in image if image is not None and not isinstance(image, Path | bytes) else ():
+        file, number = (each.image, each.frame_number) if isinstance(each, Example) else (each, frame_number)
+        if file is None:
+            raise InvalidInput("expected files to decide about as one, got another example")
+        request.files.images.add(image=read(file), frame_number=number)
+    return request
 
 
 def choice(

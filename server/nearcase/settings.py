@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from nearcase.errors import InvalidInput
 
 MIB = 2**20
-FOR_CLIENTS = ("server",)
+MAX_BYTES_IN_FLIGHT = 1024 * MIB
+QDRANT_PORT = 6334
+"""Where a Qdrant server listens for gRPC."""
+
+FOR_CLIENTS = ("server", "tenant", "token_file", "client_ca", "client_cert", "client_key")
 """NEARCASE_ variables that the commands read and the server does not."""
 
 
@@ -28,16 +34,113 @@ class Settings:
     """Folder of the library; one server at a time."""
 
     listen: str = "127.0.0.1:50051"
-    """Loopback only, because there is no authentication yet; port 0 takes a free one."""
+    """Loopback only, until `callers` says who may call from elsewhere; port 0 takes a free one."""
+
+    callers: Path | None = None
+    """File (TOML) that says who may call: TLS, tokens, certificates, roles; unset asks nobody. docs/security.md."""
+
+    insecure: bool = False
+    """Let others than this machine reach the server although nobody is asked, or nothing is encrypted."""
+
+    health_listen: str = ""
+    """A second address that answers grpc.health.v1 and nothing else, without encryption and to everyone: for the probes
+    of Kubernetes, which have no certificate; empty is none."""
+
+    metrics_listen: str = ""
+    """A third address that shows metrics to everyone, in Prometheus' format by plain HTTP; empty is none."""
+
+    otlp_endpoint: str = ""
+    """Where traces go: http(s)://HOST:PORT of a receiver of OTLP over gRPC; empty is none. Needs the extra traces."""
+
+    log_format: str = "text"
+    """Lines of the log: "text" for people, "json" for machines."""
+
+    slow_request_ms: float = 10_000.0
+    """A request that takes longer has a line in the log, with its stages; 0 logs none."""
 
     encoder: Path | None = None
     """Folder of the encoder; unset takes the general-purpose default that nearcase ships."""
+
+    runtime: str = "cpu"
+    """What runs the encoder: cpu, cuda (onnxruntime on a GPU) or tensorrt (an engine built on this machine)."""
+
+    runtime_fallback: bool = False
+    """Run on the CPU where the GPU can not be had, and say so on every surface; off, because a server that is a hundred
+    times slower than planned should not start."""
+
+    gpu: int = 0
+    """Which GPU, from 0."""
+
+    cuda_graphs: bool = True
+    """Record and replay the launches of each batch size: at batch 1 they are most of the time."""
+
+    engines: Path | None = None
+    """Folder of TensorRT engines; unset is `engines` in the data folder."""
+
+    index: str = "edge"
+    """Where the library lives: "edge", in the data folder, for one server; or "qdrant", on a Qdrant server or cluster,
+    which several servers may share."""
+
+    qdrant_url: str = "http://127.0.0.1:6334"
+    """The gRPC address of the Qdrant server; https:// for encryption, which any other machine should be given."""
+
+    qdrant_api_key: Path | None = None
+    """File with the key of the Qdrant server: a file, so that the key is in no environment and no command line."""
+
+    qdrant_ca: Path | None = None
+    """File with the certificates (PEM) that sign the Qdrant server's; unset takes those of the system."""
+
+    qdrant_collection: str = "nearcase"
+    """The collection of this library; one for each encoder. Another of this name with _state is kept beside it."""
+
+    qdrant_shards: int = 0
+    """Parts of the collection, for good; 0 is 1 on one node, and 12 where there are replicas: 12 divides over 1, 2, 3,
+    4, 6 and 12 nodes, and the open server can not cut a collection anew."""
+
+    qdrant_replicas: int = 1
+    """Copies of each part, on as many nodes; 2 on three nodes is the least that survives the loss of one."""
+
+    qdrant_write_consistency: int = 0
+    """Copies that must have a write before it is acknowledged; 0 is the majority of them, so that no single loss takes
+    an acknowledged case. The majority of 2 is both: then nothing can be added while one of them is away."""
+
+    qdrant_quantization: str = "none"
+    """Codes that searches read in place of the vectors, which rescore what they find: "int8" takes a quarter of the
+    memory, "4bit" an eighth; "none" while the vectors fit into memory. docs/sizing.md has the arithmetic."""
+
+    qdrant_on_disk: bool = False
+    """Keep the vectors themselves on the disk; for codes in memory, on an SSD."""
+
+    qdrant_strict: bool = True
+    """The server refuses filters on fields without an index, whoever sends them: they are slow, and find too little."""
+
+    qdrant_timeout_s: float = 30.0
+    """What a write, a count or a step of the opening may take, with its repetitions. An upgrade that declares a new
+    field waits for its index: give a large collection more, or start again until it is there."""
+
+    qdrant_read_timeout_s: float = 5.0
+    """What a search or another read may take, with its repetitions: a lost server is told within that."""
 
     findings: Path | None = None
     """Folder of the findings that can be decided (*.toml, with their fits beside them); unset declares none."""
 
     records: Path | None = None
     """Folder that keeps a record of every decision; unset is `records` in the data folder."""
+
+    erasures: Path | None = None
+    """The ledger of erasures, a file; unset is `erasures.jsonl` in the data folder. On another disk it survives the
+    loss of that folder, and what was erased does not come back with an older copy."""
+
+    retention_days: float = 0.0
+    """Days after which a case is erased, counted from its adding; 0 keeps cases for ever."""
+
+    upload_keep_hours: float = 24.0
+    """How long an unfinished upload is kept that nobody goes on with: whose image it is can not be known yet."""
+
+    tenants: str = "none"
+    """Whose cases these are: "none" is one owner; with "metadata" each request names its tenant in the gRPC metadata
+    `nearcase-tenant`, which a trusted gateway in front must set and clients must not reach past; with "caller" the
+    tenant is that of the token or certificate."""
 
     decode_workers: int = 0
     """Child processes that parse and decode; 0 is one for each core, at most 4, since each holds memory."""
@@ -62,6 +165,9 @@ class Settings:
     max_concurrent_requests: int = 256
     """Requests in progress; more are refused with RESOURCE_EXHAUSTED before their handlers start."""
 
+    max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
+    """Bytes of all requests in progress; more are refused with RESOURCE_EXHAUSTED. Adding waits, and has half of it."""
+
     max_adding_streams: int = 64
     """Streams that add images, which have places of their own, so that they keep no search out."""
 
@@ -70,6 +176,10 @@ class Settings:
 
     drain_s: float = 10.0
     """Time that requests in progress have to finish after SIGTERM; Kubernetes kills after 30 s by default."""
+
+    recall_check_hours: float = 24.0
+    """How often searches are compared with exact ones, besides soon after the start and after a part of the index was
+    sealed; 0 never does. A check takes 5 % of the index for some minutes."""
 
     reflection: bool = False
     """gRPC reflection shows the API to anyone who can connect; off by default."""
@@ -91,6 +201,31 @@ class Settings:
     def records_folder(self) -> Path:
         """Where the records of decisions are kept."""
         return self.records or self.data / "records"
+
+    @property
+    def erasures_file(self) -> Path:
+        """Where the ledger of erasures is."""
+        return self.erasures or self.data / "erasures.jsonl"
+
+    @property
+    def has_tenants(self) -> bool:
+        """Whether each request is one tenant's."""
+        return self.tenants != "none"
+
+    @property
+    def engines_folder(self) -> Path:
+        """Where TensorRT engines are."""
+        return self.engines or self.data / "engines"
+
+    @property
+    def qdrant_shard_count(self) -> int:
+        """Into how many parts a collection is cut."""
+        return self.qdrant_shards or (12 if self.qdrant_replicas > 1 else 1)
+
+    @property
+    def qdrant_write_consistency_count(self) -> int:
+        """How many copies must have a write."""
+        return self.qdrant_write_consistency or self.qdrant_replicas // 2 + 1
 
     @property
     def decode_worker_count(self) -> int:
@@ -145,7 +280,15 @@ def _convert(key: str, value: object, kind: object) -> object:
     raise InvalidInput(f"setting {key} is {value!r}, expected {getattr(kind, '__name__', kind)}", field=key)
 
 
+RUNTIMES = ("cpu", "cuda", "tensorrt")
+
 LEAST: dict[str, float] = {
+    "retention_days": 0,
+    "recall_check_hours": 0,
+    "slow_request_ms": 0,
+    "qdrant_shards": 0,
+    "qdrant_write_consistency": 0,
+    "gpu": 0,
     "decode_workers": 0,
     "drain_s": 0,
     "decode_memory_bytes": 256 * MIB,
@@ -166,15 +309,31 @@ def _checked(settings: Settings) -> Settings:
                 raise InvalidInput(message, field=field.name)
     if str(settings.data) in ("", "."):
         raise InvalidInput("setting data is empty, expected a folder of its own", field="data")
+    if settings.runtime not in RUNTIMES:
+        raise InvalidInput(f"setting runtime is {settings.runtime!r}, expected {', '.join(RUNTIMES)}", field="runtime")
+    if settings.tenants not in ("none", "metadata", "caller"):
+        message = f"setting tenants is {settings.tenants!r}, expected none, metadata or caller"
+        raise InvalidInput(message, field="tenants")
     _check_address(settings.listen)
+    for name in ("health_listen", "metrics_listen"):
+        if getattr(settings, name):
+            _check_address(getattr(settings, name), name)
+    if settings.log_format not in ("text", "json"):
+        raise InvalidInput(f"setting log_format is {settings.log_format!r}, expected text or json", field="log_format")
+    if not re.fullmatch(r"(https?://[^/@\s]+:[0-9]{1,5})?", settings.otlp_endpoint):
+        raise InvalidInput("setting otlp_endpoint is expected to be http(s)://HOST:PORT", field="otlp_endpoint")
+    if settings.max_bytes_in_flight < max(settings.max_message_bytes, settings.max_image_bytes):
+        message = "setting max_bytes_in_flight is expected to be at least max_message_bytes and max_image_bytes"
+        raise InvalidInput(message, field="max_bytes_in_flight")
     _check_deidentification(settings)
+    _check_index(settings)
     return settings
 
 
-def _check_address(listen: str) -> None:
+def _check_address(listen: str, field: str = "listen") -> None:
     host, _, port = listen.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-        raise InvalidInput(f"setting listen is {listen!r}, expected HOST:PORT with a port to 65535", field="listen")
+        raise InvalidInput(f"setting {field} is {listen!r}, expected HOST:PORT with a port to 65535", field=field)
 
 
 def _check_deidentification(settings: Settings) -> None:
@@ -191,3 +350,51 @@ def _check_deidentification(settings: Settings) -> None:
         raise InvalidInput(f"setting {idle[0]} is given, expected deidentify = true with it", field="deidentify")
     if settings.deidentify and settings.pseudonym_key is None:
         raise InvalidInput("setting deidentify is on, expected a pseudonym_key with it", field="pseudonym_key")
+
+
+_INDEXES = ("edge", "qdrant")
+_QUANTIZATIONS = ("none", "int8", "4bit")
+_COLLECTION = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+def _check_index(settings: Settings) -> None:
+    """Settings of a tier that is not chosen are an operator's slip: the library would be somewhere else."""
+    if settings.index not in _INDEXES:
+        raise InvalidInput(f"setting index is {settings.index!r}, expected {' or '.join(_INDEXES)}", field="index")
+    given = [
+        field.name
+        for field in dataclasses.fields(settings)
+        if field.name.startswith("qdrant_") and getattr(settings, field.name) != field.default
+    ]
+    if given and settings.index != "qdrant":
+        raise InvalidInput(f'setting {given[0]} is given, expected index = "qdrant" with it', field="index")
+    if settings.qdrant_quantization not in _QUANTIZATIONS:
+        message = f"setting qdrant_quantization is {settings.qdrant_quantization!r}, expected "
+        raise InvalidInput(message + ", ".join(_QUANTIZATIONS), field="qdrant_quantization")
+    if not _COLLECTION.fullmatch(settings.qdrant_collection):
+        message = "setting qdrant_collection is expected to be of 1 to 200 letters, digits, - and _"
+        raise InvalidInput(message, field="qdrant_collection")
+    if settings.qdrant_write_consistency > settings.qdrant_replicas:
+        message = "setting qdrant_write_consistency is expected to be at most qdrant_replicas"
+        raise InvalidInput(message, field="qdrant_write_consistency")
+    _check_qdrant_url(settings)
+
+
+def _check_qdrant_url(settings: Settings) -> None:
+    """The address is not repeated: it may have been given a password."""
+    try:
+        url = urlsplit(settings.qdrant_url)
+        is_sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is none
+        is_sound = False
+    if not is_sound or url.username is not None or url.path not in ("", "/") or url.query or url.fragment:
+        message = f"setting qdrant_url is expected to be http(s)://HOST:PORT, the port of gRPC ({QDRANT_PORT})"
+        raise InvalidInput(message, field="qdrant_url")
+    if settings.qdrant_api_key is not None and url.scheme == "http" and url.hostname not in LOOPBACK:
+        message = "setting qdrant_api_key is given, expected https in qdrant_url: the key would be readable on its way"
+        raise InvalidInput(message, field="qdrant_url")
+    if settings.qdrant_ca is not None and url.scheme == "http":
+        raise InvalidInput("setting qdrant_ca is given, expected https in qdrant_url", field="qdrant_url")
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -76,6 +76,17 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelChange:
+    """One correction of a label: what it was, what it is, when and by whom."""
+
+    name: str
+    old: str  # "" where there was none
+    new: str  # "" where it was removed
+    changed_at_s: float  # seconds since 1970, UTC
+    changed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One prior image with what is known of it."""
 
@@ -89,6 +100,8 @@ class Case:
     content_sha256: str = ""
     added_at_s: float = 0.0  # seconds since 1970, UTC
     thumbnail_jpeg: bytes = b""
+    flags: tuple[str, ...] = ()  # "excluded" or "no-consent": never found, never evidence
+    history: tuple[LabelChange, ...] = ()  # oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,10 @@ class Hit:
     """A case and how like the query it is."""
 
     case: Case
-    similarity: float  # cosine of the two embeddings, -1 to 1
+    similarity: float  # cosine of the two embeddings, -1 to 1; of pooled ones for a volume
+    matched_count: int = 1  # how many images of the query found this case, or its series, study or patient
+    score: float | None = None  # what a series was ranked by, where that is not the similarity
+    matched_instance_uid: str = ""  # the instance that matched best, where a hit is a series, study or patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +154,7 @@ class Evidence:
     hit: Hit
     value: str  # the case's value of the finding's label
     weight: float  # share of the decision's weight that this case carries, 0 to 1
+    is_supporting: bool = False  # a positive value; where none was declared positive, the leading value
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +233,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class QueryImage:
-    """What one image of a query turned out to be."""
+    """What one example of a query turned out to be; of several images the facts are what they state alike."""
 
     facts: CaseFacts
     frame_number: int = 1
     frame_count: int = 1
     rules: tuple[str, ...] = ()
     thumbnail_jpeg: bytes = b""
+    image_count: int = 1  # images that it stands for: all of a stored series or study
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +252,14 @@ class StageTimings:
     encode_ms: float = 0.0
     search_ms: float = 0.0
     total_ms: float = 0.0
+    receive_ms: float = 0.0  # of a file in pieces
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """The evidence that one search found."""
 
-    hits: tuple[Hit, ...]  # most similar first
+    hits: tuple[Hit, ...]  # most similar first, unless votes or diversity order them
     query_images: tuple[QueryImage, ...]  # in the order of the examples
     encoder: EncoderSummary
     candidate_count: int  # cases in scope: matching the filter and not excluded
@@ -296,6 +315,7 @@ class FindingSummary:
     labelled_count: int
     operating_points: tuple[str, ...] = ()  # most sensitive first, then pairs
     default_operating_point: str = ""
+    positive_values: tuple[str, ...] = ()  # of its label; empty where none was declared positive
     refused_points: tuple[RefusedPoint, ...] = ()
 
 
@@ -327,3 +347,45 @@ class LibraryStatistics:
     size_bytes: int
     field_counts: Mapping[str, Mapping[str, int]]
     encoder: EncoderSummary
+    tier: str = ""  # memory, edge or qdrant
+    damaged_parts: tuple[str, ...] = ()  # of the index; the others are served
+    is_building: bool = False  # a part of the index is being sealed or rewritten
+    recall: RecallReport | None = None  # the last check; None where there was none
+
+
+@dataclass(frozen=True, slots=True)
+class RecallRow:
+    """How many of the exact neighbours searches find under one filter."""
+
+    where: str  # in the filter language; "" is no filter
+    candidate_count: int
+    recall: float  # 0 to 1
+    sample_count: int  # searches that this rests on; 0 where recall is 1 by construction
+
+
+@dataclass(frozen=True, slots=True)
+class RecallReport:
+    """The recall of a library's searches."""
+
+    rows: tuple[RecallRow, ...]  # without a filter first
+    k: int
+    checked_at_s: float  # seconds since 1970, UTC
+    is_exact: bool  # every search scores every candidate: recall is 1 by construction
+
+    @property
+    def worst(self) -> float:
+        """The least recall of any row."""
+        return min((row.recall for row in self.rows), default=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The certificate of one erasure; it names nobody."""
+
+    erasure_id: str
+    erased_at_s: float  # seconds since 1970, UTC
+    target: str  # what was named: instance, series, study, patient, retention; or replay
+    case_count: int  # cases that were removed, each with its vector and thumbnail
+    record_count: int  # records of decisions in which they were blotted out
+    is_rewritten: bool  # True: the files that held them were rewritten; False: a server does that later, on its own
+    found_again_count: int  # cases that a search for what was erased found afterwards: 0

@@ -19,6 +19,7 @@ from nearcase.cli.library import library
 from nearcase.cli.replay import replay
 from nearcase.cli.search import search
 from nearcase.cli.serve import serve
+from nearcase.cli.token import token
 from nearcase.errors import NearcaseError
 
 
@@ -37,7 +38,7 @@ def group() -> None:
     """
 
 
-for command in (serve, add, search, decide, replay, inspect, render, embed, library, check, demo):
+for command in (serve, add, search, decide, replay, inspect, render, embed, library, check, token, demo):
     group.add_command(command)
 
 

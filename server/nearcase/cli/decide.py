@@ -11,16 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nearcase.cli.options import (
-    connected,
-    console,
-    file_argument,
-    frame_option,
-    json_option,
-    print_json,
-    server_option,
-    shown,
-)
+from nearcase.cli.options import connected, console, frame_option, json_option, print_json, server_option
+from nearcase.cli.query import read_query
+from nearcase.errors import InvalidInput
 from nearcase.report import words
 from nearcase.report.decision_page import render_decision
 from nearcase.report.decision_view import figures, percent
@@ -29,11 +22,15 @@ from nearcase.types import Decision, DecisionResult
 
 COLUMNS = ("#", "similarity", "weight", "value", "modality", "body part", "age", "sex", "outcome", "where from")
 SHOWN = 10
+MAX_FILES = 64
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
-@file_argument
+@click.argument("paths", nargs=-1, metavar="[FILE|FOLDER]...", type=click.Path(exists=True, path_type=Path))
+@click.option("--case", "case_id", default="", metavar="ID", help="Decide about a case of the library.")
+@click.option("--series", "series_uid", default="", metavar="UID", help="Decide about a whole series of the library.")
+@click.option("--study", "study_uid", default="", metavar="UID", help="Decide about a whole study of the library.")
 @click.option("--finding", default="", help="By name; default all in scope.")
 @click.option("--operating-point", default="", metavar="NAME", help="A fitted point; default the finding's own.")
 @click.option("--sensitivity", type=SHARE, default=None, help="The least sensitivity, kept with 95 % confidence.")
@@ -48,7 +45,10 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @json_option
 @server_option
 def decide(
-    file: Path,
+    paths: tuple[Path, ...],
+    case_id: str,
+    series_uid: str,
+    study_uid: str,
     finding: str,
     operating_point: str,
     sensitivity: float | None,
@@ -63,12 +63,22 @@ def decide(
 ) -> None:
     """Decide about FILE, a DICOM, NIfTI, PNG or JPEG image, from the labelled prior cases most like it.
 
+    Several FILEs, or the FOLDER of a DICOM series, are decided about as one, by the mean of their embeddings. Points
+    that were fitted on single images do not hold for those: the score and the evidence are shown, and no call is made.
+
     A call needs an operating point that was fitted for the finding (nearcase-eval fit); without one, or where the
     evidence is too thin, there is no call, and the reason is given. `nearcase replay` takes the record's id.
     """
+    asked = read_query(paths, frame, case_id, series_uid, study_uid, most=MAX_FILES)
+    if len(asked.examples) > 1 and asked.image_count < len(asked.examples):
+        raise InvalidInput("expected files, or one of --case, --series and --study; got several of them")
+    files = [each for each in asked.examples if each.image is not None]
     with connected(server) as client:
         result = client.decide(
-            file,
+            (files[0].image if len(files) == 1 else files) or None,
+            case_id=case_id,
+            series_uid=series_uid,
+            study_uid=study_uid,
             finding=finding,
             operating_point=operating_point,
             sensitivity=sensitivity,
@@ -76,17 +86,19 @@ def decide(
             cost_ratio=cost_ratio,
             prevalence=prevalence,
             where=where,
-            frame_number=frame,
+            frame_number=files[0].frame_number if len(files) == 1 else None,
             thumbnails=report is not None,
         )
         fits = {each.name: client.fit(each) for each in client.findings()} if report and result.decisions else {}
     if report and result.decisions:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        page = render_decision(result, fits, title=f"Decision on {shown(Path(file.name))}", generated_at=now)
+        page = render_decision(result, fits, title=f"Decision on {asked.name}", generated_at=now)
         report.write_text(page, encoding="utf-8")
     if as_json:
         print_json(to_json(result))
     else:
+        for note in asked.notes:
+            console().print(f"Decided about {note}.", markup=False)
         print_result(console(), result)
         if report and result.decisions:
             console().print(f"Wrote {report}", markup=False)
@@ -142,6 +154,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
             "similarity": piece.hit.similarity,
             "value": piece.value,
             "weight": piece.weight,
+            "supporting": piece.is_supporting,
         }
         for piece in decision.evidence
     ]

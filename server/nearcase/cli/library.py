@@ -1,4 +1,4 @@
-"""nearcase library: what the library holds, and erasing from it."""
+"""nearcase library: what the library holds; the commands that change it are in modules beside this one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import itertools
 import click
 from rich.table import Table
 
+from nearcase.cli.cases import case_json
+from nearcase.cli.library_correct import flag, label, merge
+from nearcase.cli.library_erase import erase, erasures
+from nearcase.cli.library_export import export_library
+from nearcase.cli.library_import import import_library
+from nearcase.cli.library_recall import recall_check
+from nearcase.cli.library_reembed import reembed
 from nearcase.cli.options import connected, console, json_option, print_json, server_option
-from nearcase.errors import InvalidInput
 from nearcase.report.text import COLUMNS, case_cells, encoder_line
-from nearcase.types import Case
 
 
 @click.group()
 def library() -> None:
-    """What the library of prior cases holds, and erasing from it."""
+    """What the library of prior cases holds: reading, correcting, erasing, export and import."""
 
 
 @library.command()
@@ -49,7 +54,7 @@ def list_cases(where: str, limit: int, as_json: bool, server: str) -> None:
     with connected(server) as client:
         cases = list(itertools.islice(client.cases(where, page_size=min(limit, 500)), limit))
     if as_json:
-        print_json([to_json(case) for case in cases])
+        print_json([case_json(case) for case in cases])
         return
     table = Table("case id", *COLUMNS[2:], box=None, pad_edge=False)
     for case in cases:
@@ -63,48 +68,8 @@ def list_cases(where: str, limit: int, as_json: bool, server: str) -> None:
 def show(case_id: str, server: str) -> None:
     """Print one case as JSON."""
     with connected(server) as client:
-        print_json(to_json(client.case(case_id)))
+        print_json(case_json(client.case(case_id)))
 
 
-@library.command()
-@click.option("--case", "case_id", default="", help="One image by its case id.")
-@click.option("--instance", "instance_uid", default="", help="One image by its SOP Instance UID.")
-@click.option("--series", "series_uid", default="", help="A series by its UID.")
-@click.option("--study", "study_uid", default="", help="A study by its UID.")
-@click.option("--patient", "patient_id", default="", help="All of a patient, by Patient ID.")
-@click.option("--issuer", "patient_id_issuer", default="", help="Issuer of the Patient ID; default none stated.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@server_option
-def erase(
-    case_id: str,
-    instance_uid: str,
-    series_uid: str,
-    study_uid: str,
-    patient_id: str,
-    patient_id_issuer: str,
-    yes: bool,
-    server: str,
-) -> None:
-    """Remove all cases of one image, series, study or patient: no answer shows them again.
-
-    Their bytes stay in files of the library until the engine rewrites those.
-    """
-    target = {
-        "case_id": case_id,
-        "instance_uid": instance_uid,
-        "series_uid": series_uid,
-        "study_uid": study_uid,
-        "patient_id": patient_id,
-    }
-    if sum(bool(value) for value in target.values()) != 1:
-        raise InvalidInput("name exactly one thing to erase: --case, --instance, --series, --study or --patient")
-    if not yes:
-        click.confirm("Remove these cases?", abort=True)
-    with connected(server) as client:
-        count = client.erase(**target, patient_id_issuer=patient_id_issuer)
-    click.echo(f"{count} cases erased")
-
-
-def to_json(case: Case) -> dict[str, object]:
-    """Returns the case for machines, without its picture."""
-    return {key: value for key, value in dataclasses.asdict(case).items() if key != "thumbnail_jpeg"}
+for command in (label, flag, merge, erase, erasures, export_library, import_library, reembed, recall_check):
+    library.add_command(command)

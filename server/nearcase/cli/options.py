@@ -13,12 +13,25 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nearcase.client import DEFAULT_ADDRESS, Client
+from nearcase.client import DEFAULT_ADDRESS, Client, Tls
 from nearcase.intake.presets import CT_WINDOWS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-server_option = click.option(
+_KEPT = "nearcase.connection."
+SYSTEM = "system"
+
+
+def _kept(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that is kept for `client_of` and not handed to the command, so that no command can forget it."""
+
+    def keep(context: click.Context, _: click.Parameter, value: object) -> None:
+        context.meta[_KEPT + name] = value
+
+    return click.option(*declarations, expose_value=False, callback=keep, **attributes)
+
+
+_server = click.option(
     "--server",
     default=DEFAULT_ADDRESS,
     show_default=True,
@@ -26,6 +39,56 @@ server_option = click.option(
     metavar="HOST:PORT",
     help="The running nearcase server.",
 )
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_connection = (
+    _kept(
+        "tenant",
+        "--tenant",
+        default="",
+        envvar="NEARCASE_TENANT",
+        metavar="NAME",
+        help="Whose cases, where the server takes the caller's word for it.",
+    ),
+    _kept(
+        "token",
+        "--token-file",
+        type=_FILE,
+        envvar="NEARCASE_TOKEN_FILE",
+        help="File with the token that says who asks.",
+    ),
+    _kept(
+        "ca",
+        "--tls-ca",
+        envvar="NEARCASE_CLIENT_CA",
+        metavar="FILE|system",
+        help="Encrypt; who signed the server's certificate (PEM), or the authorities of this machine.",
+    ),
+    _kept(
+        "certificate",
+        "--tls-cert",
+        type=_FILE,
+        envvar="NEARCASE_CLIENT_CERT",
+        help="Our certificate (PEM), where the server asks for one.",
+    ),
+    _kept("key", "--tls-key", type=_FILE, envvar="NEARCASE_CLIENT_KEY", help="Its private key (PEM)."),
+    _kept(
+        "insecure", "--insecure", is_flag=True, help="Send the token to another machine though nothing is encrypted."
+    ),
+)
+
+
+def connection_options(command: F) -> F:
+    """Adds who asks and how the connection is encrypted; `client_of` takes them from there."""
+    for option in reversed(_connection):
+        command = option(command)
+    return command
+
+
+def server_option(command: F) -> F:
+    """Adds --server, and what `connection_options` adds."""
+    return _server(connection_options(command))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 frame_option = click.option(
     "--frame",
@@ -54,9 +117,25 @@ path_argument = click.argument("path", metavar="FILE|FOLDER", type=click.Path(ex
 @contextmanager
 def connected(server: str) -> Iterator[Client]:
     """A client of a server that may be starting; it gets a few seconds."""
-    with Client(server) as client:
+    with client_of(server) as client:
         client.wait_ready()
         yield client
+
+
+def client_of(server: str, timeout_s: float = 60.0) -> Client:
+    """Returns a client as the options of the command that runs say."""
+    context = click.get_current_context(silent=True)
+    given = {key.removeprefix(_KEPT): value for key, value in (context.meta if context else {}).items()}
+    ca, certificate, key = given.get("ca"), given.get("certificate"), given.get("key")
+    tls = Tls(None if ca in (None, SYSTEM) else Path(ca), certificate, key) if ca or certificate or key else None
+    return Client(
+        server,
+        timeout_s=timeout_s,
+        tenant=given.get("tenant", ""),
+        tls=tls,
+        token=given.get("token") or "",
+        insecure=given.get("insecure", False),
+    )
 
 
 @contextmanager
@@ -67,6 +146,16 @@ def progress(word: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def steps(word: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows the same bar for work in steps of several; what is yielded moves it on by a count."""
+    columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, completed=done)
+        yield lambda count: bar.advance(task, count)
 
 
 def shown(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,12 @@ if TYPE_CHECKING:
 )
 @click.option("--findings", type=click.Path(path_type=Path), help="Folder of the findings that can be decided.")
 @click.option("--settings", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file.")
+@click.option(
+    "--callers",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file that says who may call; unset: anyone.",
+)
+@click.option("--insecure/--no-insecure", default=None, help="Let others reach a server that asks nobody who they are.")
 @click.option("--reflection/--no-reflection", default=None, help="Show the API by gRPC reflection; off by default.")
 @click.option(
     "--deidentify/--no-deidentify", default=None, help="Keep pseudonyms, never who a case is; off by default."
@@ -39,6 +44,8 @@ def serve(
     encoder: Path | None,
     findings: Path | None,
     file: Path | None,
+    callers: Path | None,
+    insecure: bool | None,
     reflection: bool | None,
     deidentify: bool | None,
     pseudonym_key: Path | None,
@@ -46,21 +53,25 @@ def serve(
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C, then finish what is in progress.
 
-    Without settings it listens on this machine only, because there is no authentication yet. Settings come from the
-    TOML file, then from NEARCASE_* variables (NEARCASE_DECODE_WORKERS=4), then from these options.
+    Without settings it listens on this machine only and asks nobody who they are. Settings come from the TOML file,
+    then from NEARCASE_* variables (NEARCASE_DECODE_WORKERS=4), then from these options.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = read_settings(
         file,
         data=data,
         listen=listen,
         encoder=encoder,
         findings=findings,
+        callers=callers,
+        insecure=insecure,
         reflection=reflection,
         deidentify=deidentify,
         pseudonym_key=pseudonym_key,
     )
     from nearcase.serve.app import serve as run  # heavy imports, after the options were checked
+    from nearcase.serve.logs import set_up_logs
+
+    set_up_logs(settings.log_format)
 
     asyncio.run(run(settings, lambda app: _announce(app, as_json)))
 
@@ -75,8 +86,10 @@ def _announce(app: App, as_json: bool) -> None:
             "encoder": summary.name,
             "runtime": summary.runtime,
             "medical": summary.is_medical,
+            "security": app.security.says,
         }
         click.echo(json.dumps(ready))
         return
     click.echo(f"nearcase is ready on {app.address}; library in {app.engine.settings.data}")
+    click.echo(f"Security: {app.security.says}")
     click.echo(f"Encoder {summary.name} {summary.version} on {summary.runtime}: {summary.statement}")

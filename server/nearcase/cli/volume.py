@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 
-from nearcase.cli.add import find_files
+from nearcase.cli.files import find_files
 from nearcase.cli.options import progress_console
 from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.intake.frames import choose_frame
@@ -65,6 +66,52 @@ def choose_slice(folder: Path, number: int | None) -> tuple[Path, int, str]:
     which = f" of the largest of {len(groups)} series" if len(groups) > 1 else ""
     notes = f" ({'; '.join(series.findings)})" if series.findings else ""
     return path, chosen.frame_number, f"slice {place} of {len(series.slices)}{which}{notes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Images of one series to send, in the order of their positions."""
+
+    images: tuple[tuple[Path, int], ...]  # file and frame, which counts from 1
+    note: str  # which they are, in words
+
+
+def choose_series(folder: Path, *, most: int, most_bytes: int) -> Chosen:
+    """Returns the slices of the largest series of a folder; where they are too many, some of them, evenly spaced.
+
+    Args:
+        folder: Holds the series.
+        most: How many images may be sent.
+        most_bytes: How large their files may be together; a file counts once for each of its frames.
+
+    Raises:
+        InvalidInput: There is no series that makes a volume, or not one of its files is small enough.
+    """
+    with open_sandbox() as sandbox:
+        reader = SeriesReader(sandbox)
+        groups = _scan(reader, folder).by_series()
+        slices = reader.arrange(groups[0]).slices
+    paths = {scan.slices[0].file_number: scan.path for scan in groups[0]}
+    every = [(paths[each.file_number], each.frame_number) for each in slices]
+    images = spread(every, [path.stat().st_size for path, _ in every], most=most, most_bytes=most_bytes)
+    which = f" of the largest of {len(groups)} series" if len(groups) > 1 else ""
+    spaced = ", evenly spaced" if len(images) < len(every) else ""
+    return Chosen(images, f"{len(images)} of {len(every)} slices{which}{spaced}")
+
+
+def spread(
+    every: Sequence[tuple[Path, int]], sizes: Sequence[int], *, most: int, most_bytes: int
+) -> tuple[tuple[Path, int], ...]:
+    """Returns as many as fit, evenly spaced.
+
+    Raises:
+        InvalidInput: Not one fits.
+    """
+    for count in range(min(len(every), most), 0, -1):
+        places = [round((at + 0.5) * len(every) / count - 0.5) for at in range(count)]
+        if sum(sizes[place] for place in places) <= most_bytes:
+            return tuple(every[place] for place in places)
+    raise InvalidInput(f"expected files of at most {most_bytes} bytes, got larger ones")
 
 
 def _scan(reader: SeriesReader, folder: Path) -> Folder:

@@ -18,6 +18,7 @@ class Reason(Enum):
     NO_EVIDENCE = "NO_EVIDENCE"
     ENCODER_CHANGED = "ENCODER_CHANGED"
     FINDING_CHANGED = "FINDING_CHANGED"
+    SEVERAL_IMAGES = "SEVERAL_IMAGES"
     LIBRARY_CHANGED = "LIBRARY_CHANGED"
     SCOPE_NARROWED = "SCOPE_NARROWED"
     TOO_LITTLE_EVIDENCE = "TOO_LITTLE_EVIDENCE"
@@ -68,6 +69,14 @@ def _definition(basis: Basis) -> Abstention | None:
         return None
     sentence = f"The finding's {', '.join(basis.fit.changed)} changed since its operating points were fitted."
     return Abstention(Reason.FINDING_CHANGED, sentence)
+
+
+def _several(basis: Basis) -> Abstention | None:
+    """A mean of embeddings lies nearer to all others than an image does, so its scores are another distribution."""
+    if basis.fit is None or basis.image_count == 1:
+        return None
+    sentence = f"The operating points hold for single images, and not for the mean of {basis.image_count} images."
+    return Abstention(Reason.SEVERAL_IMAGES, sentence)
 
 
 def _library(basis: Basis) -> Abstention | None:
@@ -174,6 +183,7 @@ _CHECKS: tuple[Callable[[Basis], Abstention | None], ...] = (
     _evidence,
     _encoder,
     _definition,
+    _several,
     _library,
     _narrowed,
     _little,

@@ -57,3 +57,4 @@ class Basis:
     prevalence: float | None = None
     limits: Limits = Limits()
     groups: tuple[QueryGroup, ...] = ()
+    image_count: int = 1  # images of the query, whose mean embedding the priors are near to

@@ -18,7 +18,7 @@ from nearcase.decide.record import Origin, Record, record_of
 from nearcase.decide.scorers import measure
 from nearcase.decide.verdict import verdict
 from nearcase.errors import InvalidInput, NotFound, Unsupported
-from nearcase.types import CaseFacts, Decision, Evidence, Hit
+from nearcase.types import CaseFacts, Decision, Hit
 
 if TYPE_CHECKING:
     from nearcase.types import Embedding
@@ -33,7 +33,8 @@ class Asked:
     choice: Choice | None = None  # None takes the finding's default point
     prevalence: float | None = None
     is_one_of_many: bool = False  # several findings are asked at once: a point that one lacks is its abstention
-    image_sha256: str = ""  # of the file's bytes
+    image_sha256: str = ""  # of the file's bytes; of several, of their hashes in order
+    image_count: int = 1  # images whose mean embedding the vector is
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Context:
     encoder: str  # identity of the encoder's card
     library: Library  # labelled cases in the finding's scope, without the exclusions of this query
     labelled_count: int  # labelled cases in scope that could have been found, with the exclusions
+    secret: bytes  # 32 random bytes, another for each decision: hides what is erased from its record
     is_exact: bool = True  # False where the index is approximate
     is_narrowed: bool = False  # True where the caller gave a filter of their own
     at_s: float = 0.0  # seconds since 1970, UTC
@@ -72,9 +74,9 @@ def decide(finding: Finding, fitted: Fitted | None, hits: Sequence[Hit], asked: 
     weighed = _weighed(finding, hits)
     basis = _basis(finding, fitted, tuple(prior for prior, _ in weighed), asked, context)
     bare = verdict(basis)
-    record = record_of(basis, bare, _origin(fitted, asked, context))
+    record = record_of(basis, bare, _origin(fitted, asked, context), context.secret)
     evidence = tuple(
-        Evidence(hit, piece.value, piece.weight) for piece, (_, hit) in zip(bare.evidence, weighed, strict=True)
+        dataclasses.replace(piece, hit=hit) for piece, (_, hit) in zip(bare.evidence, weighed, strict=True)
     )
     return Decided(dataclasses.replace(bare, evidence=evidence, record_id=record.record_id), record)
 
@@ -107,6 +109,7 @@ def _basis(finding: Finding, fitted: Fitted | None, priors: tuple[Prior, ...], a
         prevalence=asked.prevalence,
         limits=_limits(fitted, asked.vector) if fitted and same_encoder else Limits(),
         groups=groups_of(asked.facts, fitted.groups, finding.floors.groups) if fitted else (),
+        image_count=asked.image_count,
     )
 
 

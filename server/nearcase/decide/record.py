@@ -1,28 +1,28 @@
 """The record of a decision: enough to make the same decision again, bit for bit, and to see what changed since.
 
-Floats are written as the shortest text that reads back as the same bits, and the record is sealed by the SHA-256 of its
-canonical JSON, which is its id too. It names prior cases by id and holds no other patient data: see `basis`.
+Floats are written as the shortest text that reads back as the same bits. It names prior cases by id and holds no other
+patient data: see `basis`. How it lies in a file, and how a case is erased from it later, is in `record_file`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nearcase.decide.basis import Basis
-from nearcase.decide.canonical import digest, seal, unseal
+from nearcase.decide.canonical import digest
 from nearcase.decide.fitted import Fitted
+from nearcase.decide.record_file import read_sealed, seal_of, write_sealed
 from nearcase.decide.verdict import verdict
 from nearcase.errors import InvalidInput
 from nearcase.types import Case, CaseFacts, Decision, Hit
 
 if TYPE_CHECKING:
     from nearcase.types import Embedding
-
-FORMAT = "nearcase-record/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +50,33 @@ class Record:
     origin: Origin
     basis: Basis
     answer: str  # SHA-256 of what was decided, see answer_of
+    salts: tuple[str, ...] = ()  # one for each leaf of the file: the query's, then one for each prior case
 
     @property
     def record_id(self) -> str:
-        """The SHA-256 of the record's canonical JSON."""
-        return digest(self)
+        """What seals the record's file, see `record_file`; the same after cases were erased from it."""
+        return seal_of(self)
 
 
-def record_of(basis: Basis, decision: Decision, origin: Origin) -> Record:
-    """Returns the record of a decision that was made from a basis."""
-    return Record(origin, basis, answer_of(decision))
+def record_of(basis: Basis, decision: Decision, origin: Origin, secret: bytes) -> Record:
+    """Returns the record of a decision that was made from a basis; the secret, of 32 bytes, makes its salts."""
+    salts = tuple(hmac.digest(secret, b"%d" % leaf, "sha256").hex()[:32] for leaf in range(1 + len(basis.priors)))
+    return Record(origin, basis, answer_of(decision), salts)
 
 
 def write_record(record: Record) -> bytes:
     """Returns the file: one line, canonical."""
-    return seal(FORMAT, record)
+    return write_sealed(record)
 
 
 def read_record(data: bytes) -> Record:
     """Returns the record.
 
     Raises:
-        InvalidInput: With reason RECORD_INVALID: the bytes are no record, or were edited since they were written.
+        InvalidInput: With reason RECORD_INVALID: the bytes are no record, or were edited since they were written. With
+            reason EVIDENCE_ERASED: they are whole, but cases were erased from them, so nothing can be decided again.
     """
-    return unseal(FORMAT, Record, data, reason="RECORD_INVALID")
+    return read_sealed(Record, data)
 
 
 def replay(record: Record) -> Decision:

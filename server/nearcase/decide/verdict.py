@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from nearcase.decide.abstain import Abstention, abstention
 from nearcase.decide.basis import Basis
-from nearcase.decide.neighbours import Shares, strength, tally, weigh
+from nearcase.decide.neighbours import Prior, Shares, strength, tally, weigh
 from nearcase.decide.operating import Selected
 from nearcase.decide.point import FittedPoint
 from nearcase.decide.rate import Rate, npv, ppv
@@ -23,11 +23,12 @@ def verdict(basis: Basis) -> Decision:
     shares = score(finding.scorer, basis.priors, basis.measured)
     found = _score(basis, shares)
     why = abstention(basis)
+    votes = _votes(basis, shares)
     shown = Decision(
         finding=finding.name,
         call=Call.ABSTAIN,
-        votes=_votes(basis, shares),
-        evidence=_evidence(basis),
+        votes=votes,
+        evidence=_evidence(basis, votes[0].value if votes else ""),
         score=found,
         strength=_strength(basis),
         measurement=_measurement(basis, shares),
@@ -52,12 +53,18 @@ def _votes(basis: Basis, shares: Shares) -> tuple[Vote, ...]:
     )
 
 
-def _evidence(basis: Basis) -> tuple[Evidence, ...]:
+def _evidence(basis: Basis, leading: str) -> tuple[Evidence, ...]:
+    """The leading value is what the cases support where the finding has no positive values."""
     weights = weigh(basis.priors, basis.finding.scorer)
+    supporting = basis.finding.positive_values or (leading,)
     return tuple(
-        Evidence(Hit(Case(prior.case_id, CaseFacts()), prior.similarity), prior.value, weight)
+        Evidence(_hit(prior), prior.value, weight, prior.value in supporting)
         for prior, weight in zip(basis.priors, weights, strict=True)
     )
+
+
+def _hit(prior: Prior) -> Hit:
+    return Hit(Case(prior.case_id, CaseFacts()), prior.similarity)
 
 
 def _strength(basis: Basis) -> Strength | None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearcase.encode.preprocess import normalise
+from nearcase.encode.buckets import pieces
+from nearcase.encode.inputs import to_batch
 from nearcase.errors import InvalidInput, NearcaseError, Overloaded, Unready
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from nearcase.clock import Clock
     from nearcase.encode.base import Encoder
+    from nearcase.encode.inputs import Frame
     from nearcase.types import Embedding
 
 
@@ -36,6 +39,19 @@ class Embedded:
     encode_ms: float
 
 
+@dataclass(slots=True)
+class Counts:
+    """What a batcher did since its start; a monitoring system reads it."""
+
+    embedded: int = 0  # images
+    batches: Counter[int] = field(default_factory=Counter)  # calls of the encoder, by how many images each had
+    padded: int = 0  # places of batches that no image filled, where sizes are fixed
+    cancelled: int = 0  # their callers went before the work began
+    expired: int = 0  # their deadlines passed before it
+    refused: int = 0  # the queue was full
+    failed: int = 0  # the encoder failed on them alone
+
+
 @dataclass(order=True, slots=True)
 class _Waiting:
     """One image in the queue; the first three fields are its place in it."""
@@ -43,7 +59,7 @@ class _Waiting:
     is_bulk: bool
     deadline_s: float
     number: int
-    pixels: NDArray[np.uint8] = field(compare=False)
+    pixels: Frame = field(compare=False)
     since_s: float = field(compare=False)
     future: asyncio.Future[Embedded] = field(compare=False)
 
@@ -57,12 +73,23 @@ class Batcher:
         max_batch: Images in one call; 1 on a CPU, where batches were measured to gain nothing.
         lanes: Calls at once; the number of cores on a CPU, 2 on a GPU, so that copies hide behind the work.
         max_waiting: Images that may wait; one more raises Overloaded.
+        buckets: The sizes that the encoder pads batches to; none where it takes any.
     """
 
-    def __init__(self, encoder: Encoder, clock: Clock, *, max_batch: int, lanes: int, max_waiting: int) -> None:
-        self._encoder, self._clock = encoder, clock
+    def __init__(
+        self,
+        encoder: Encoder,
+        clock: Clock,
+        *,
+        max_batch: int,
+        lanes: int,
+        max_waiting: int,
+        buckets: tuple[int, ...] = (),
+    ) -> None:
+        self._encoder, self._clock, self._buckets = encoder, clock, buckets
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._queue: list[_Waiting] = []
+        self.counts = Counts()
         self._count = 0
         self._news = asyncio.Event()
         self._free_lanes = asyncio.Semaphore(lanes)
@@ -81,17 +108,20 @@ class Batcher:
         """Batches in the encoder."""
         return len(self._running)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether somebody takes from the queue."""
+        return self._owner is not None and not self._owner.done()
+
     def start(self) -> None:
-        """Starts the owner in the running event loop."""
+        """Starts the owner in the running event loop; what already waits is taken up."""
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
 
-    async def embed(
-        self, pixels: NDArray[np.uint8], *, deadline_s: float | None = None, bulk: bool = False
-    ) -> Embedded:
-        """Returns the embedding of (H, W, 3) pixels of the card's size.
+    async def embed(self, pixels: Frame, *, deadline_s: float | None = None, bulk: bool = False) -> Embedded:
+        """Returns the embedding of a frame of the card's size.
 
         Args:
-            pixels: As `preprocess.resize` returns them.
+            pixels: As `prepare` made them: (H, W, 3) uint8, or (X, Y, Z) float32.
             deadline_s: On the clock's monotonic scale.
             bulk: Goes after all interactive work.
 
@@ -104,6 +134,7 @@ class Batcher:
         if self._closed:
             raise Unready("the server is stopping", reason="STOPPING")
         if self.waiting >= self._max_waiting:
+            self.counts.refused += 1
             raise Overloaded(f"{self._max_waiting} images wait for the encoder already; try again later")
         self._count += 1
         future: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
@@ -147,8 +178,10 @@ class Batcher:
         while self._queue and len(batch) < self._max_batch:
             item = heapq.heappop(self._queue)
             if item.future.done():
+                self.counts.cancelled += 1
                 continue
             if item.deadline_s <= now_s:
+                self.counts.expired += 1
                 item.future.set_exception(TimeoutError("the deadline passed in the encoder's queue"))
                 continue
             batch.append(item)
@@ -162,22 +195,31 @@ class Batcher:
             await self._isolate(batch, error)
             return
         encode_ms = (self._clock.monotonic_s() - start_s) * 1e3
+        self._count_batch(len(batch))
         for item, embedding in zip(batch, embeddings, strict=True):
             if not item.future.done():
                 item.future.set_result(Embedded(embedding, (start_s - item.since_s) * 1e3, encode_ms))
 
+    def _count_batch(self, size: int) -> None:
+        self.counts.embedded += size
+        self.counts.batches[size] += 1
+        if self._buckets:
+            self.counts.padded += sum(bucket - last + first for first, last, bucket in pieces(size, self._buckets))
+
     async def _encode(self, batch: list[_Waiting]) -> NDArray[np.float32]:
-        pixels = np.stack([item.pixels for item in batch])
+        pixels: Frame = np.stack([item.pixels for item in batch])
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._embed, pixels)
 
-    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._encoder.embed(normalise(pixels, self._encoder.card.recipe))
+    def _embed(self, pixels: Frame) -> NDArray[np.float32]:
+        return self._encoder.embed(to_batch(pixels, self._encoder.card.recipe))
 
     async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
         if len(batch) > 1:
             for item in batch:
                 await self._run([item])
-        elif not batch[0].future.done():
+            return
+        self.counts.failed += 1
+        if not batch[0].future.done():
             refusal = error if isinstance(error, NearcaseError) else InvalidInput("the encoder failed on this image")
             batch[0].future.set_exception(refusal)

@@ -12,34 +12,29 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nearcase.encode.preprocess import STRETCH, Recipe
+from nearcase.encode.card_tables import (
+    SHA256,
+    CentringSource,
+    Gate,
+    Parity,
+    TextTower,
+    Weights,
+    read_gate,
+    read_parity,
+    read_source,
+    read_text_tower,
+    read_weights,
+)
+from nearcase.encode.inputs import AnyRecipe
+from nearcase.encode.preprocess import RECIPES, Recipe
 from nearcase.encode.table import Table
+from nearcase.encode.volume import CHEST_CT, VolumeRecipe
 from nearcase.errors import Unready
 from nearcase.types import EncoderSummary
 
 DEFAULT_ENCODER = "efficientnet-lite0"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class CentringSource:
-    """Images that the mean, which the embeddings are centred on, was fitted on."""
-
-    name: str
-    licence: str
-    images: int
-    packages: tuple[str, ...]  # "name version"
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How closely the exported file repeats the network that it was exported from."""
-
-    against: str  # "torch 2.13.0"
-    batches: tuple[int, ...]
-    max_difference: float  # largest absolute difference of any element of a unit embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +53,12 @@ class Card:
     opset: int
     precision: str  # one of PRECISIONS
     sha256: str  # of encoder.onnx, hexadecimal
-    recipe: Recipe
+    recipe: AnyRecipe
     centring: tuple[CentringSource, ...] = ()  # empty: embeddings are not centred
     parity: Parity | None = None  # None: not exported by nearcase
+    gate: Gate | None = None  # None: not made from another precision
+    weights: Weights | None = None  # None: of no known publisher
+    text: TextTower | None = None  # None: embeds images only
 
     @property
     def identity(self) -> str:
@@ -76,6 +74,21 @@ class Card:
     def golden_path(self) -> Path:
         """Where the embeddings are that the encoder must reproduce."""
         return self.folder / "golden.npz"
+
+    @property
+    def text_path(self) -> Path:
+        """Where the network of the text tower is, if there is one."""
+        return self.folder / "text.onnx"
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Where the text tower's tokenizer is."""
+        return self.folder / "tokenizer.json"
+
+    @property
+    def golden_text_path(self) -> Path:
+        """Where the texts and embeddings are that the text tower must reproduce."""
+        return self.folder / "golden_text.npz"
 
     def summary(self, runtime: str = "") -> EncoderSummary:
         """Returns what every surface says of this encoder, running on that runtime."""
@@ -103,17 +116,30 @@ def read_card(folder: Path) -> Card:
         card = _card(folder, table)
         table.end()
         _check_statement(card, table)
-        found = _sha256(_inside(folder, "encoder.onnx"))
-        _inside(folder, "golden.npz")
+        for name, sha256 in _stated(card).items():
+            _check_file(card, name, sha256)
     except OSError as error:
         raise Unready(f"Expected a readable encoder folder, got: {error}", reason="ENCODER_ABSENT") from error
-    if found != card.sha256:
+    return card
+
+
+def _stated(card: Card) -> dict[str, str]:
+    """Returns the SHA-256 of each file of the folder; empty where the file itself is checked later."""
+    files = {"encoder.onnx": card.sha256, "golden.npz": ""}
+    if card.text:
+        files |= {"text.onnx": card.text.sha256, "tokenizer.json": card.text.tokenizer_sha256, "golden_text.npz": ""}
+    return files
+
+
+def _check_file(card: Card, name: str, sha256: str) -> None:
+    path = _inside(card.folder, name)
+    found = _sha256(path) if sha256 else ""
+    if found != sha256:
         raise Unready(
-            f"Expected encoder.onnx of {card.name} with sha256 {card.sha256[:16]}..., got {found[:16]}...",
+            f"Expected {name} of {card.name} with sha256 {sha256[:16]}..., got {found[:16]}...",
             reason="ENCODER_CHANGED",
             field="sha256",
         )
-    return card
 
 
 def _check_statement(card: Card, table: Table) -> None:
@@ -171,14 +197,31 @@ def _card(folder: Path, table: Table) -> Card:
         dimension=table.integer("dimension", 1, 65_536),
         opset=table.integer("opset", 17, 99),
         precision=table.choice("precision", PRECISIONS),
-        sha256=table.text("sha256", _SHA256),
+        sha256=table.text("sha256", SHA256),
         recipe=_recipe(table.table("recipe")),
-        centring=tuple(_source(each) for each in table.optional_tables("centring")),
-        parity=_parity(table.table("parity")) if table.has("parity") else None,
+        centring=tuple(read_source(each) for each in table.optional_tables("centring")),
+        parity=read_parity(table.table("parity")) if table.has("parity") else None,
+        gate=read_gate(table.table("gate")) if table.has("gate") else None,
+        weights=read_weights(table.table("weights")) if table.has("weights") else None,
+        text=read_text_tower(table.table("text")) if table.has("text") else None,
     )
 
 
-def _recipe(table: Table) -> Recipe:
+def _recipe(table: Table) -> AnyRecipe:
+    return _volume_recipe(table) if table.has("shape_voxels") else _picture_recipe(table)
+
+
+def _volume_recipe(table: Table) -> VolumeRecipe:
+    name, version, shape = table.text("name"), table.integer("version", 1, 999), table.integers("shape_voxels")
+    table.end()
+    if len(shape) != 3 or not all(16 <= size <= 1024 for size in shape):
+        raise table.refuse("shape_voxels", "3 whole numbers from 16 to 1024", list(shape))
+    if (name, version) != CHEST_CT:
+        raise table.refuse("name", f"the recipe {CHEST_CT[0]} {CHEST_CT[1]}", f"{name} {version}")
+    return VolumeRecipe(name, version, (shape[0], shape[1], shape[2]))
+
+
+def _picture_recipe(table: Table) -> Recipe:
     recipe = Recipe(
         name=table.text("name"),
         version=table.integer("version", 1, 999),
@@ -187,27 +230,9 @@ def _recipe(table: Table) -> Recipe:
         std=table.rgb("std", 1e-3, 1.0),
     )
     table.end()
-    if (recipe.name, recipe.version) != STRETCH:
-        raise table.refuse("name", f"the recipe {STRETCH[0]} {STRETCH[1]}", f"{recipe.name} {recipe.version}")
+    known = ", ".join(f"{name} {version}" for name, version in RECIPES)
+    if (recipe.name, recipe.version) not in RECIPES:
+        raise table.refuse("name", f"one of the recipes {known}", f"{recipe.name} {recipe.version}")
+    if RECIPES[recipe.name, recipe.version] not in (None, recipe.size_px):
+        raise table.refuse("size_px", f"{RECIPES[recipe.name, recipe.version]} for {recipe.name}", recipe.size_px)
     return recipe
-
-
-def _source(table: Table) -> CentringSource:
-    source = CentringSource(
-        name=table.text("name"),
-        licence=table.text("licence"),
-        images=table.integer("images", 1, 10**9),
-        packages=table.texts("packages"),
-    )
-    table.end()
-    return source
-
-
-def _parity(table: Table) -> Parity:
-    parity = Parity(
-        against=table.text("against"),
-        batches=table.integers("batches"),
-        max_difference=table.number("max_difference", 0.0, 2.0),
-    )
-    table.end()
-    return parity

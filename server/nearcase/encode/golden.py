@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nearcase.encode.preprocess import normalise, resize
+from nearcase.encode.inputs import golden_frame, to_batch
 from nearcase.errors import Unready
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ GOLDEN_LIMIT = 0.9999
 class Golden:
     """Images, and the (N, D) unit embeddings that the encoder gave when it was built."""
 
-    images: tuple[NDArray[np.uint8], ...]
+    images: tuple[NDArray[np.generic], ...]  # pictures as uint8, or small volumes in Hounsfield units as int16
     embeddings: NDArray[np.float32]
 
 
@@ -65,6 +65,6 @@ def verify_golden(encoder: Encoder) -> float:
     golden = read_golden(encoder.card)
     recipe = encoder.card.recipe
     # One by one: a batch would leave the runtime's memory arena at the size of that batch while it idles.
-    found = [encoder.embed(normalise(resize(image, recipe)[None], recipe))[0] for image in golden.images]
+    found = [encoder.embed(to_batch(golden_frame(image, recipe)[None], recipe))[0] for image in golden.images]
     cosines = np.sum(np.asarray(found, np.float64) * golden.embeddings, axis=1)
     return float(np.min(cosines))

@@ -10,8 +10,9 @@ difference that so few images could show, so the geometry decides. MedImageInsig
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -30,6 +31,12 @@ class Recipe:
     kept; grey is repeated in three channels; values are divided by 255, then normalised with mean and std. A frame may
     be averaged over squares of pixels first, as long as two squares stay for each pixel that is needed: embeddings then
     keep a cosine of 0.999 (tests/test_reduction.py).
+
+    "native480" version 1: MedImageInsight's own transform: "stretch" at 480 of the whole frame, which is not averaged.
+
+    "azure512q75" version 1: what Microsoft's endpoint does before that transform: the frame is resized to 512 x 512 in
+    the same way, and compressed as JPEG of quality 75 with colour at half resolution (Pillow's default). Embeddings of
+    the two do not compare.
     """
 
     name: str
@@ -43,9 +50,32 @@ class Recipe:
         """Name, version and size as one word: "stretch-1-224"."""
         return f"{self.name}-{self.version}-{self.size_px}"
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input of the network."""
+        return (3, self.size_px, self.size_px)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of what `resize` returns."""
+        return (self.size_px, self.size_px, 3)
+
+    @property
+    def needed_px(self) -> int | None:
+        """The short side, in pixels, that a frame may be averaged for; None where every pixel of it counts."""
+        return self.size_px if (self.name, self.version) == STRETCH else None
+
 
 STRETCH = ("stretch", 1)
-"""Name and version of the one recipe that this module carries out; a card that asks for another is refused."""
+NATIVE480 = ("native480", 1)
+AZURE512Q75 = ("azure512q75", 1)
+RECIPES: dict[tuple[str, int], int | None] = {STRETCH: None, NATIVE480: 480, AZURE512Q75: 480}
+"""Names and versions of the recipes that this module carries out, and the one size of those that have one.
+
+A card that asks for another is refused.
+"""
+
+_AZURE_PX, _AZURE_QUALITY = 512, 75
 
 
 def resize(
@@ -66,6 +96,10 @@ def resize(
     is_frame = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
     if pixels.dtype not in (np.uint8, np.float32) or not is_frame or pixels.size == 0:
         raise InvalidInput(f"Expected uint8 pixels (rows, columns) or (rows, columns, 3), got {_shape(pixels)}")
+    if recipe.needed_px is None and (pixels.dtype != np.uint8 or frame_box is not None):
+        raise InvalidInput(f"Expected the whole frame for {recipe.identity}, got {_shape(pixels)} averages")
+    if (recipe.name, recipe.version) == AZURE512Q75:
+        pixels = _standardised(pixels)
     size, bicubic = (recipe.size_px, recipe.size_px), PillowImage.Resampling.BICUBIC
     if pixels.dtype == np.uint8:
         frame = PillowImage.fromarray(np.ascontiguousarray(pixels))
@@ -76,6 +110,20 @@ def resize(
         values = np.stack([np.asarray(frame.resize(size, bicubic, frame_box)) for frame in frames], axis=-1)
         small = np.rint(np.clip(values, 0.0, 255.0)).astype(np.uint8).squeeze()
     return small if small.ndim == 3 else np.repeat(small[:, :, None], 3, axis=2)
+
+
+def _standardised(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Returns the (512, 512, 3) RGB that Microsoft's endpoint makes of a frame before the model's own transform.
+
+    Source: image_standardization_image_size and image_standardization_jpeg_compression_ratio of the endpoint's model
+    card, and its wrapper's code (Azure/azureml-assets, medimage_embed_adapter_merge).
+    """
+    frame = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    small = frame.resize((_AZURE_PX, _AZURE_PX), PillowImage.Resampling.BICUBIC).convert("RGB")
+    stream = io.BytesIO()
+    small.save(stream, format="JPEG", quality=_AZURE_QUALITY)
+    with PillowImage.open(stream) as compressed:
+        return np.asarray(compressed.convert("RGB"))
 
 
 def normalise(frames: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:

@@ -1,12 +1,12 @@
 """The embedded index: qdrant-edge in a child process of its own, behind one lock.
 
-Search is exact: no graph is built, every candidate is scored. A write is on the disk before it returns.
+A small library is searched exactly. A large one is a small active shard, searched exactly, and sealed ones with a graph
+over int8 codes, of which the best are scored again with full vectors. A write is on the disk before it returns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,23 +14,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nearcase.errors import InvalidInput, Unready
-from nearcase.index.base import Neighbour, Page, Point, Record
-from nearcase.index.edge_link import IndexProcess, LinkDown
-from nearcase.index.edge_process import CLOSE, DONE, REFUSED
+from nearcase.errors import Unready
+from nearcase.index.base import Erased, IndexState, Neighbour, Page, Part, Point, Record
+from nearcase.index.edge_additions import Additions, completed
+from nearcase.index.edge_keeper import Keeper
+from nearcase.index.edge_opening import FOLDER
+from nearcase.index.edge_owner import Owner
+from nearcase.index.edge_plan import Sizes
+from nearcase.index.edge_roster import SEALED
 from nearcase.index.filters import Filter, check
 from nearcase.index.points import check_facet, check_ids, check_keys, check_limit, checked, unit
 
 if TYPE_CHECKING:
+    from nearcase.index.edge_shard import PlainPoint
     from nearcase.types import Embedding
 
 T = TypeVar("T")
 
 CLOSE_LIMIT_S = 5.0
 """How long `close` waits for the running call and the last flush before it kills."""
-
-DISK_RESERVE_MIB = 256
-"""Free space that a write must leave: the engine writes through mapped files, and a full disk kills it in mid-write."""
 
 
 class EdgeIndex:
@@ -41,74 +43,107 @@ class EdgeIndex:
     one starts it again.
     """
 
-    def __init__(self, folder: Path, dimension: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, dimension: int, sizes: Sizes) -> None:
         self._dimension = dimension
         self._queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nearcase-index")
-        self._process: IndexProcess | None = None
-        self._closed = False
+        self._owner = Owner(folder, dimension, sizes.exact_candidates)
+        self._keeper = Keeper(self._ask_in_turn, folder / FOLDER, dimension, sizes)
+        self._writing = asyncio.Lock()
+        self._additions = Additions(folder, self._owner, self._run)
 
     @classmethod
-    async def open(cls, folder: Path, dimension: int) -> EdgeIndex:
+    async def open(cls, folder: Path, dimension: int, sizes: Sizes | None = None) -> EdgeIndex:
         """Returns the index in an existing folder; makes it when the folder holds none.
 
         Raises:
-            Unready: Another process has it open, or it is damaged, or the disk refuses.
+            Unready: Another process has it open, or all of it is damaged, or the disk refuses.
         """
-        index = cls(folder, dimension)
+        index = cls(folder, dimension, sizes or Sizes())
         try:
-            await index._run(index._running)
+            await index._run(index._owner.running)
+            await index._additions.open()
         except BaseException:
             await index.close()
             raise
+        index._keeper.start()
         return index
 
     @property
     def process_id(self) -> int | None:
         """The process that holds the library, for memory figures and the curious; None while none runs."""
-        return None if self._process is None else self._process.pid
+        return self._owner.process_id
+
+    @property
+    def builder_id(self) -> int | None:
+        """The process that seals or rewrites shards; None while none runs."""
+        return self._keeper.builder_id
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Stores or replaces the points, all or none; on the disk when it returns."""
         if points:
-            await self._run(lambda: self._upsert(points))
-
-    def _upsert(self, points: Sequence[Point]) -> None:
-        plain = [(p.point_id, p.vector.tobytes(), dict(p.payload)) for p in checked(points, self._dimension)]
-        self._check_disk(sum(len(vector) for _, vector, _ in plain))
-        self._ask("upsert", plain)
+            plain: list[PlainPoint] = [
+                (p.point_id, p.vector.tobytes(), dict(p.payload)) for p in checked(points, self._dimension)
+            ]
+            async with self._writing:
+                await completed(self._additions.store(plain))
+            self._keeper.nudge()
 
     async def search(
-        self, vector: Embedding, *, limit: int, where: Filter | None = None, without: Sequence[str] = ()
+        self,
+        vector: Embedding,
+        *,
+        limit: int,
+        where: Filter | None = None,
+        without: Sequence[str] = (),
+        exact: bool = False,
     ) -> list[Neighbour]:
         """Returns the nearest points, most similar first, then by id."""
+        return (await self.search_batch([vector], limit=limit, where=where, without=without, exact=exact))[0]
+
+    async def search_batch(
+        self,
+        vectors: Sequence[Embedding],
+        *,
+        limit: int,
+        where: Filter | None = None,
+        without: Sequence[str] = (),
+        exact: bool = False,
+    ) -> list[list[Neighbour]]:
+        """Returns what `search` returns for each vector, in one call."""
         check_limit(limit)
         check_keys(without)
         _check_filter(where)
-        query = unit(vector, self._dimension).tobytes()
-        found = await self._run(lambda: self._ask("search", query, limit, where, tuple(without)))
-        return [Neighbour(name, similarity, payload) for name, similarity, payload in found]
+        queries = [unit(vector, self._dimension).tobytes() for vector in vectors]
+        found = await self._run(lambda: self._owner.ask("search", queries, limit, where, tuple(without), exact))
+        return [[Neighbour(*plain) for plain in ranked] for ranked in found]
 
     async def get(self, point_ids: Sequence[str], *, with_vectors: bool = False) -> list[Record]:
         """Returns the points that exist, in the order asked."""
         check_ids(point_ids)
-        return await self._run(lambda: _records(self._ask("get", list(point_ids), (), with_vectors)))
+        return await self._run(lambda: _records(self._owner.ask("get", list(point_ids), (), with_vectors)))
 
     async def scroll(
-        self, *, limit: int, cursor: str | None = None, where: Filter | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        where: Filter | None = None,
+        without: Sequence[str] = (),
+        with_vectors: bool = False,
     ) -> Page:
         """Returns one page of points in the order of their ids, starting at the cursor."""
         check_limit(limit)
         check_keys(without)
         check_ids([cursor] if cursor is not None else [])
         _check_filter(where)
-        plain, following = await self._run(lambda: self._ask("scroll", limit, cursor, where, tuple(without)))
+        arguments = (limit, cursor, where, tuple(without), with_vectors)
+        plain, following = await self._run(lambda: self._owner.ask("scroll", *arguments))
         return Page(tuple(_records(plain)), following)
 
     async def count(self, where: Filter | None = None) -> int:
         """Returns how many points match, exactly."""
         _check_filter(where)
-        count: int = await self._run(lambda: self._ask("count", where))
+        count: int = await self._run(lambda: self._owner.ask("count", where))
         return count
 
     async def facet(self, field: str, *, where: Filter | None = None, limit: int = 100) -> dict[str, int]:
@@ -116,99 +151,82 @@ class EdgeIndex:
         check_facet(field)
         check_limit(limit)
         _check_filter(where)
-        return dict(await self._run(lambda: self._ask("facet", field, where, limit)))
+        return dict(await self._run(lambda: self._owner.ask("facet", field, where, limit)))
 
     async def delete(self, where: Filter) -> int:
-        """Deletes what matches, on the disk too when it returns, and returns how many points that was."""
+        """Deletes what matches, on the disk too when it returns, and returns how many points that was.
+
+        Raises:
+            Unready: A part is damaged, so that what it holds would come back with it; or the disk refuses.
+        """
         check(where)
-        count: int = await self._run(lambda: self._ask("delete", where))
+        async with self._writing:
+            await completed(self._additions.settle())
+            count: int = await self._run(lambda: self._owner.write("delete", where))
         return count
 
+    async def erase(self, point_ids: Sequence[str]) -> Erased:
+        """Deletes the points that exist and returns when no file holds a byte of them, nor of any deleted before.
+
+        The points are gone for every other call at once; rewriting takes seconds for a small library, and as long
+        as sealing did for a large part. If the caller goes away, or the server ends, it is done all the same.
+
+        Raises:
+            Unready: A part is damaged, or there is no room to rewrite one.
+        """
+        check_ids(point_ids)
+        names = list(dict.fromkeys(point_ids))
+        async with self._writing:
+            await completed(self._additions.settle())
+            count, is_owed, is_job_lost = await self._run(lambda: self._owner.write("erase", names))
+        if is_job_lost:
+            self._keeper.interrupt()
+        if is_owed:
+            await self._keeper.settled()
+        return Erased(point_count=count, is_rewritten=True)
+
+    async def state(self) -> IndexState:
+        """Returns what the library is made of now."""
+        found = await self._ask_in_turn("parts")
+        parts = tuple(Part(name, kind, count, kind != SEALED) for name, kind, count, *_, bad in found if not bad)
+        return IndexState(
+            tier="edge",
+            parts=parts,
+            damaged=tuple(name for name, *_, bad in found if bad),
+            is_building=self._keeper.is_building,
+            started_count=self._owner.started_count,
+            problem=self._keeper.problem,
+        )
+
+    async def generation(self) -> str | None:
+        """Returns None: nobody else writes here."""
+        return None
+
     async def close(self) -> None:
-        """Ends the process within CLOSE_LIMIT_S; queued and further calls raise Unready."""
-        if self._closed:
+        """Ends the processes within CLOSE_LIMIT_S; queued and further calls raise Unready."""
+        if self._owner.is_closed:
             return
-        self._closed = True
-        ending = asyncio.get_running_loop().run_in_executor(self._queue, self._end)
+        self._owner.is_closed = True
+        stopping = asyncio.ensure_future(self._keeper.stop())
+        ending = asyncio.get_running_loop().run_in_executor(self._queue, self._owner.end)
+        both: set[asyncio.Future[Any]] = {ending, stopping}
         try:
-            await asyncio.wait({ending}, timeout=CLOSE_LIMIT_S)
+            await asyncio.wait(both, timeout=CLOSE_LIMIT_S)
         finally:
-            if not ending.done() and self._process is not None:
-                self._process.kill()
+            if not ending.done():
+                self._owner.kill()
             self._queue.shutdown(wait=False)
-        await ending
+        is_clean = await ending
+        await stopping
+        await self._additions.close(is_clean=is_clean)
+
+    async def _ask_in_turn(self, operation: str, *arguments: object) -> Any:
+        return await self._run(lambda: self._owner.ask(operation, *arguments))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._closed:
+        if self._owner.is_closed:
             raise Unready("The index is closed.")
         return await asyncio.get_running_loop().run_in_executor(self._queue, work)
-
-    # What follows runs in the queue's thread.
-
-    def _ask(self, operation: str, *arguments: object) -> Any:
-        process = self._running()
-        try:
-            outcome, value = process.ask(operation, arguments)
-        except LinkDown:
-            self._discard(process)
-            raise Unready(
-                f"The index process ended before it answered {operation}; repeat the call, which starts it again.",
-                reason="INDEX_PROCESS_ENDED",
-            ) from None
-        if outcome == DONE:
-            return value
-        if outcome == REFUSED:
-            raise InvalidInput(f"The index engine can not read this {operation}: {value}.")
-        self._discard(process)  # what it holds in memory after a failure is not to be trusted; the disk is
-        raise Unready(f"The index engine failed in {operation}: {value}.")
-
-    def _running(self) -> IndexProcess:
-        if self._closed:
-            raise Unready("The index is closed.")
-        return self._process or self._started()
-
-    def _started(self) -> IndexProcess:
-        try:
-            self._process = process = IndexProcess(self._folder, self._dimension)
-        except OSError as error:
-            raise Unready(f"The index process can not be started: {error.strerror}.") from error
-        try:
-            outcome, value = process.answer()
-        except LinkDown:
-            outcome, value = "", f"the index process ended over it, with {self._free_mib()} MiB of disk free"
-        if outcome == DONE:
-            return process
-        self._discard(process)
-        raise Unready(f"The library in {self._folder} can not be opened: {value}.")
-
-    def _discard(self, process: IndexProcess) -> None:
-        process.kill()
-        process.release()
-        self._process = None
-
-    def _end(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        try:
-            process.ask(CLOSE, ())
-        except LinkDown:
-            process.kill()
-        process.release()
-        self._process = None
-
-    def _check_disk(self, size_bytes: int) -> None:
-        free_mib = self._free_mib()
-        if free_mib < DISK_RESERVE_MIB + 4 * size_bytes // 2**20:
-            raise Unready(
-                f"Expected {DISK_RESERVE_MIB} MiB of free disk to add to, got {free_mib} MiB.", reason="DISK_FULL"
-            )
-
-    def _free_mib(self) -> int:
-        try:
-            return shutil.disk_usage(self._folder).free // 2**20
-        except OSError:
-            return 0  # the folder is gone
 
 
 def _check_filter(where: Filter | None) -> None:

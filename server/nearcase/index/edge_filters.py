@@ -28,17 +28,30 @@ def compiled(where: Filter) -> engine.Filter:
             return engine.Filter(must=_bounds(where))
 
 
+LINKED = frozenset({"modality", "body_part", "tenant"})
+"""Fields along which a graph gets links of its own; each costs build time, and these are what most filters name."""
+
+
 def field_indexes(present: Collection[str]) -> list[engine.UpdateOperation]:
-    """Returns the operations that index every declared field that is not indexed yet."""
+    """Returns the operations that index every declared field that is not indexed yet; the indexes stay on the disk."""
     make = engine.UpdateOperation.create_field_index
-    return [make(name, _SCHEMAS[kind]) for name, kind in FIELDS.items() if name not in present]
+    return [make(name, _schema(name, kind)) for name, kind in FIELDS.items() if name not in present]
+
+
+def _schema(name: str, kind: FieldKind) -> Any:
+    return _SCHEMAS[kind](enable_hnsw=name in LINKED, memory=engine.Memory.Cold)
 
 
 _SCHEMAS = {
-    FieldKind.KEYWORD: engine.PayloadSchemaType.Keyword,
-    FieldKind.INTEGER: engine.PayloadSchemaType.Integer,
-    FieldKind.NUMBER: engine.PayloadSchemaType.Float,
+    FieldKind.KEYWORD: engine.KeywordIndexParams,
+    FieldKind.INTEGER: engine.IntegerIndexParams,
+    FieldKind.NUMBER: engine.FloatIndexParams,
 }
+
+
+def is_linked(where: Filter) -> bool:
+    """Returns whether a graph is linked along everything that the filter asks for."""
+    return isinstance(where, Equals | In) and where.field in LINKED
 
 
 def _one_of(field: str, values: tuple[Scalar, ...]) -> engine.Filter:

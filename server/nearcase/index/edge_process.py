@@ -1,7 +1,9 @@
-"""The child process that owns the engine: takes the lock, opens the shard, answers one request after the other.
+"""The child process that owns the engine: takes the lock, opens the shards, answers one request after the other.
 
     parent  -- stdin:  (operation, arguments) -->  this process
-    parent  <-- stdout: (outcome, value) --------  this process
+    parent  <-- stdout: size, (outcome, value) --  this process
+
+Before the first answer it names each shard that it is about to load, so that the parent knows which one killed it.
 
 The engine holds the GIL during every call, which would freeze a server; here it freezes nobody. End of input means that
 the parent is gone, however it ended, and ends this process too. Run as `python -m nearcase.index.edge_process`.
@@ -9,6 +11,7 @@ the parent is gone, however it ended, and ends this process too. Run as `python 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -17,49 +20,70 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from nearcase.index.edge_shard import Shard
+from nearcase.index.edge_journal import journalled
+from nearcase.index.edge_opening import opened
+from nearcase.index.edge_shards import Damaged, JobLost, Shards
 from nearcase.index.lock import FolderLock
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 """Outcomes: an answer; a request that can not be; an engine, disk or lock that did not do it."""
+
+LOADING, DAMAGED, LOST = "loading", "damaged", "lost"
+"""Outcomes: a shard is about to be loaded; a damaged part stands in the way; a rewriting can not go on."""
 
 CLOSE = "close"
 """The operation after which the process ends."""
 
 
 def main() -> None:
-    """Serves FOLDER DIMENSION OWNER_PID, from the command line, until "close" or end of input."""
-    folder, dimension, owner_pid = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """Serves FOLDER DIMENSION OWNER_PID EXACT_CANDIDATES [HOPELESS_SHARD ...] until "close" or end of input."""
+    folder, dimension, owner_pid, exact_candidates = Path(sys.argv[1]), *(int(word) for word in sys.argv[2:5])
     # Ctrl-C and a supervisor's stop reach every process of the group; the parent drains first and then closes us.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    requests, replies = _take_pipes()
+    requests, replies = take_pipes()
     lock = FolderLock(folder)
-    shards: list[Shard] = []
-    opened = _attempt(lambda: shards.append(_open(lock, folder, dimension, owner_pid)))
-    _send(replies, opened)
-    if opened[0] == DONE:
+    shards: list[Shards] = []
+
+    def start() -> None:
+        _lock(lock, owner_pid)
+        tell = lambda name: send(replies, (LOADING, name))  # noqa: E731
+        found = opened(folder, dimension, exact_candidates, sys.argv[5:], tell)
+        for points in journalled(folder):
+            found.upsert(points)
+        shards.append(found)
+
+    outcome, value = attempt(start)
+    send(replies, (outcome, shards[0].count(None) if shards else value))
+    if outcome == DONE:
+        gc.disable()  # requests make no cycles, and a search does not have to wait while they are looked for
         _serve(shards[0], requests, replies)
 
 
-def _open(lock: FolderLock, folder: Path, dimension: int, owner_pid: int) -> Shard:
+def _lock(lock: FolderLock, owner_pid: int) -> None:
     if not lock.take(owner_pid):
         raise BlockingIOError(
             f"another nearcase process ({lock.owner()}) has this library open; stop it or choose another --data folder"
         )
-    return Shard(folder / "points", dimension)
 
 
-def _serve(shard: Shard, requests: BinaryIO, replies: BinaryIO) -> None:
+def _serve(shards: Shards, requests: BinaryIO, replies: BinaryIO) -> None:
     operations: dict[str, Callable[..., object]] = {
-        "upsert": shard.upsert,
-        "search": shard.search,
-        "get": shard.get,
-        "scroll": shard.scroll,
-        "count": shard.count,
-        "facet": shard.facet,
-        "delete": shard.delete,
-        CLOSE: shard.close,
+        "upsert": shards.upsert,
+        "flush": shards.flush,
+        "search": shards.search,
+        "get": shards.get,
+        "scroll": shards.scroll,
+        "count": shards.count,
+        "facet": shards.facet,
+        "delete": shards.delete,
+        "erase": shards.erase,
+        "freeze": shards.freeze,
+        "parts": shards.parts,
+        "begin": shards.begin,
+        "page": shards.page,
+        "swap": shards.swap,
+        CLOSE: shards.close,
     }
     operation = ""
     while operation != CLOSE:
@@ -68,13 +92,17 @@ def _serve(shard: Shard, requests: BinaryIO, replies: BinaryIO) -> None:
         except (EOFError, pickle.UnpicklingError):  # the parent ended, between two requests or within one
             operation, arguments = CLOSE, ()
         call = operations[operation]
-        _send(replies, _attempt(lambda call=call, arguments=arguments: call(*arguments)))  # type: ignore[misc]
+        send(replies, attempt(lambda call=call, arguments=arguments: call(*arguments)))  # type: ignore[misc]
 
 
-def _attempt(call: Callable[[], object]) -> tuple[str, object]:
+def attempt(call: Callable[[], object]) -> tuple[str, object]:
     """The one place where what the engine raises, mostly bare Exception, becomes an outcome in one line."""
     try:
         return DONE, call()
+    except Damaged as error:
+        return DAMAGED, _line(error)
+    except JobLost as error:
+        return LOST, _line(error)
     except (TypeError, ValueError, OverflowError) as error:
         return REFUSED, _line(error)
     except BaseException as error:  # a panic of the engine is no Exception
@@ -87,16 +115,19 @@ def _line(error: BaseException) -> str:
     return text.removeprefix("Service runtime error: ").rstrip(".")[:300]
 
 
-def _send(replies: BinaryIO, reply: tuple[str, object]) -> None:
+def send(replies: BinaryIO, reply: tuple[str, object]) -> None:
+    """Answers the parent; ends this process when there is none."""
     try:
-        pickle.dump(reply, replies, pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)
+        replies.write(len(data).to_bytes(8, "little"))
+        replies.write(data)
         replies.flush()
     except BrokenPipeError:
         os._exit(0)  # nobody is left to answer; what was acknowledged was flushed before
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keeps both pipes for ourselves: what a library prints goes to the error output, not among the replies."""
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Returns (requests, replies), for us alone: what a library prints goes to the error output."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

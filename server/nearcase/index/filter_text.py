@@ -4,8 +4,9 @@
 
 Operators: = != < <= > >= in, not in. `and` binds tighter than `or`; `not` tightest; reserved words in any case. A value
 with blanks or signs stands in 'single' or "double" quotes, where a backslash keeps the next character as it is. Fields
-are those of `fields.py`, `age` and `date` for short, and label.NAME. Values are compared as they are stored, but for
-modality and sex, which DICOM writes in capitals. A field that is not stated satisfies != and not in.
+are those of `fields.py` but `tenant`, with `age`, `date` and `site` for short, and label.NAME. Values are compared as
+they are stored, but for modality and sex, which DICOM writes in capitals. A field that is not stated satisfies != and
+not in.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from nearcase.index.fields import FIELDS, FieldKind
 from nearcase.index.filter_words import Kind, Word, quoted, refuse, words
 from nearcase.index.filters import And, Equals, Filter, In, Not, Or, Range, Scalar, check, is_date
 
-ALIASES = {"age": "age_years", "date": "study_date"}
+ALIASES = {"age": "age_years", "date": "study_date", "site": "source"}
+
+_SERVERS_OWN = frozenset({"tenant"})
+"""Fields that are no words here: which tenant's cases may be found is not the caller's to say."""
 
 DEEPEST = 32
 """Parentheses and nots within each other; less than half of MAX_DEPTH, because each can hold an or of ands."""
@@ -106,7 +110,7 @@ class _Parser:
             name = word.text.lower()
             if name.startswith(_LABEL) and len(word.text) > len(_LABEL):
                 return "labels", word.text[len(_LABEL) :]
-            if ALIASES.get(name, name) in FIELDS:
+            if ALIASES.get(name, name) in FIELDS.keys() - _SERVERS_OWN:
                 return ALIASES.get(name, name), ""
         refuse(word.column, f"a field{_nearest(word)}: {', '.join(NAMES)}", _what(word, "an unknown name"))
 
@@ -192,7 +196,7 @@ def _nearest(word: Word) -> str:
     return f" (perhaps {near[0]})" if near else ""
 
 
-NAMES = ("label.NAME", *ALIASES, *(name for name in FIELDS if name != "labels"))
+NAMES = ("label.NAME", *ALIASES, *(name for name in FIELDS if name not in {"labels", *_SERVERS_OWN}))
 """The fields as messages list them."""
 
 

@@ -52,6 +52,15 @@ def claim(folder: Path, *, dimension: int, encoder_identity: str, pseudonym_chec
     return manifest
 
 
+def read_manifest(folder: Path) -> Manifest | None:
+    """Returns what a library folder says of itself; None where it says nothing.
+
+    Raises:
+        Unready: It is damaged, or of another format.
+    """
+    return _read(folder)
+
+
 def _read(folder: Path) -> Manifest | None:
     try:
         text = (folder / NAME).read_bytes()

@@ -63,7 +63,8 @@ def rgb_from_palette(stored: NDArray[np.integer], dataset: Dataset, byte_order: 
             reason="BAD_LUT",
             field="RedPaletteColorLookupTableDescriptor",
         ) from None
-    rgb: NDArray[np.uint8] = rgb_from_samples(np.ascontiguousarray(table), 8 * table.dtype.itemsize)[index]
+    palette = rgb_from_samples(np.ascontiguousarray(table), 8 * table.dtype.itemsize)
+    rgb: NDArray[np.uint8] = np.take(palette, index, axis=0)  # several times faster than palette[index]
     return rgb
 
 

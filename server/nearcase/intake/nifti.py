@@ -18,12 +18,13 @@ from nearcase.errors import InvalidInput
 from nearcase.intake.damage import typed_damage
 from nearcase.intake.frames import choose_frame
 from nearcase.intake.nifti_header import NiftiHeader, inflated, is_nifti, read_nifti_header
+from nearcase.intake.planes import Planes
 from nearcase.intake.presets import parse_window
 from nearcase.intake.volume import Volume, describe
 from nearcase.intake.windows import Window, apply_window
 from nearcase.types import CaseFacts, Image
 
-__all__ = ["describe_nifti", "is_nifti", "read_nifti", "read_nifti_image"]
+__all__ = ["describe_nifti", "is_nifti", "read_nifti", "read_nifti_image", "read_nifti_planes"]
 
 MEDIA_TYPE = "application/x-nifti"
 _RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0))
@@ -80,6 +81,47 @@ def read_nifti(data: bytes) -> Volume:
             suv=None,
             findings=(*grid.findings, *_made_finite(voxels)),
         )
+
+
+def read_nifti_planes(data: bytes) -> Planes:
+    """Returns the slices of the first volume of a NIfTI file, as read_nifti, one at a time.
+
+    Raises:
+        InvalidInput, Unsupported: As read_nifti.
+    """
+    with typed_damage("NIfTI", "DAMAGED_IMAGE"):
+        grid = _grid(data)
+        count, rows, columns = grid.stored.shape
+        smallest, missing = _smallest(grid)
+
+    def plane(number: int) -> NDArray[np.float32]:
+        values = grid.values(number)
+        return np.where(np.abs(values) <= _LARGEST, values, smallest).astype(np.float32)
+
+    return Planes(
+        shape=(count, rows, columns),
+        direction=grid.direction,
+        plane=plane,
+        facts=CaseFacts(),
+        unit="",
+        media_type=MEDIA_TYPE,
+        findings=(
+            f"volume of {count} slices",
+            *grid.findings,
+            *([f"{missing} voxels without a finite value take the smallest one"] if missing else []),
+        ),
+    )
+
+
+def _smallest(grid: _Grid) -> tuple[float, int]:
+    """The smallest finite value, and how many are not finite."""
+    smallest, missing = math.inf, 0
+    for index in range(grid.stored.shape[0]):
+        values = grid.values(index)
+        finite = np.abs(values) <= _LARGEST
+        missing += values.size - int(finite.sum())
+        smallest = min(smallest, float(values.min(where=finite, initial=math.inf)))
+    return (smallest if math.isfinite(smallest) else 0.0), missing
 
 
 def read_nifti_image(data: bytes, *, frame_number: int | None = None, window: str = "first") -> Image:

@@ -27,7 +27,8 @@ def encode_thumbnail(image: Image, side: int = THUMBNAIL_PX) -> bytes:
         image: What to show.
         side: In pixels; a smaller image keeps its size.
     """
-    whole = PIL.Image.fromarray(np.rint(image.pixels).astype(np.uint8))
+    pixels = image.pixels if image.pixels.dtype == np.uint8 else np.rint(image.pixels).astype(np.uint8)
+    whole = PIL.Image.fromarray(pixels)
     left, top, right, bottom = image.frame_box or (0, 0, *whole.size)
     scale = min(side / max(right - left, bottom - top), 1.0)
     size = (max(round((right - left) * scale), 1), max(round((bottom - top) * scale), 1))

@@ -67,6 +67,7 @@ class Sandbox:
         self._lock = threading.Lock()  # guards _closed and _alive
         self._closed = False
         self._alive: set[Worker] = set()
+        self.started_count = 0  # children; each beyond the first few replaces one that died or grew old
         # Last in, first out: one caller at a time keeps one child warm and leaves the others swapped out.
         self._free: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(workers or default_workers()):
@@ -161,6 +162,7 @@ class Sandbox:
             reason = f"a sandboxed process can not be started ({type(error).__name__})"
             raise Unready(reason, reason="SANDBOX_UNREADY") from None
         with self._lock:
+            self.started_count += 1
             self._alive.add(worker)
             if not self._closed:
                 return worker

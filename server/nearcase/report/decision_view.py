@@ -69,18 +69,23 @@ def figures(decision: Decision) -> tuple[Fact, ...]:
 
 
 def sides(decision: Decision) -> tuple[Side, ...]:
-    """Returns the supporting cases, which have the leading value, then the opposing ones."""
+    """Returns the supporting cases, which have a positive value of the finding, then the opposing ones.
+
+    Where no value was declared positive, which is where there is no score, the leading value is supported.
+    """
     if not decision.votes:
         return ()
+    supporting = [piece for piece in decision.evidence if piece.is_supporting]
+    opposing = [piece for piece in decision.evidence if not piece.is_supporting]
     leading = decision.votes[0].value
-    supporting = [piece for piece in decision.evidence if piece.value == leading]
-    opposing = [piece for piece in decision.evidence if piece.value != leading]
+    for_it, against = (
+        (f"{leading}, the value with the largest share", f"{leading}, with another value")
+        if decision.score is None
+        else ("the finding, with a positive value", "the finding, with another value")
+    )
     return (
-        Side(
-            f"Supporting {leading}, the value with the largest share: {words.cases(len(supporting))}",
-            _pictures(supporting),
-        ),
-        Side(f"Opposing {leading}, with another value: {words.cases(len(opposing))}", _pictures(opposing)),
+        Side(f"Supporting {for_it}: {words.cases(len(supporting))}", _pictures(supporting)),
+        Side(f"Opposing {against}: {words.cases(len(opposing))}", _pictures(opposing)),
     )
 
 

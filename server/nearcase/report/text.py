@@ -19,10 +19,16 @@ def encoder_line(encoder: EncoderSummary) -> str:
 
 
 def neighbour_table(hits: Sequence[Hit]) -> Table:
-    """Returns one row for each neighbour."""
-    table = Table(*COLUMNS, box=None, pad_edge=False)
+    """Returns one row for each neighbour; what a series was ranked by, and found by, where there is such a thing."""
+    is_ranked = any(hit.score is not None for hit in hits)
+    is_found = any(hit.matched_count > 1 for hit in hits)
+    more = (*(("ranked by",) if is_ranked else ()), *(("found by",) if is_found else ()))
+    table = Table(*COLUMNS[:2], *more, *COLUMNS[2:], box=None, pad_edge=False)
     for rank, hit in enumerate(hits, 1):
-        table.add_row(str(rank), f"{hit.similarity:.3f}", *case_cells(hit.case.facts, hit.case.labels, hit.case.source))
+        cells = [str(rank), f"{hit.similarity:.3f}"]
+        cells += ["" if hit.score is None else f"{hit.score:.4g}"] if is_ranked else []
+        cells += [words.images(hit.matched_count)] if is_found else []
+        table.add_row(*cells, *case_cells(hit.case.facts, hit.case.labels, hit.case.source))
     return table
 
 

@@ -72,7 +72,8 @@ class Notice:
 
 def query_picture(image: QueryImage) -> Picture:
     """Returns the query's picture, with how it was read."""
-    facts = (*_facts(image.facts), *_frame(image.frame_number, image.frame_count))
+    several = (Fact("Images", f"{image.image_count:,}, of which one is shown"),) if image.image_count > 1 else ()
+    facts = (*_facts(image.facts), *_frame(image.frame_number, image.frame_count), *several)
     rules = (Fact("Read with", ", ".join(image.rules), is_long=True),) if image.rules else ()
     return Picture(_uri(image.thumbnail_jpeg), f"Query: {_alt(image.facts)}", facts + rules)
 
@@ -84,6 +85,7 @@ def neighbour_picture(rank: int, hit: Hit) -> Picture:
     facts = (
         *_facts(case.facts),
         *_frame(case.frame_number, case.frame_count),
+        *_matched(hit),
         Fact("Labels", labels or words.NOT_STATED, is_long=True),
         Fact("Source", case.source or words.NOT_STATED, is_long=True),
     )
@@ -128,6 +130,14 @@ def _facts(facts: CaseFacts) -> tuple[Fact, ...]:
 
 def _frame(number: int, count: int) -> tuple[Fact, ...]:
     return (Fact("Frame", f"{number:,} of {count:,}"),) if count > 1 else ()
+
+
+def _matched(hit: Hit) -> tuple[Fact, ...]:
+    """Of a group: that the picture is its best image, how many images of the query found it, and what ranked it."""
+    shown = (Fact("Shown", "the image of it that matched best", is_long=True),) if hit.matched_instance_uid else ()
+    found = (Fact("Found by", f"{words.images(hit.matched_count)} of the query"),) if hit.matched_count > 1 else ()
+    ranked = (Fact("Ranked by", f"{hit.score:.4g}"),) if hit.score is not None else ()
+    return (*shown, *found, *ranked)
 
 
 def _alt(facts: CaseFacts) -> str:

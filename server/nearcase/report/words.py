@@ -62,5 +62,10 @@ def cases(count: int) -> str:
     return _counted(count, "case")
 
 
+def images(count: int) -> str:
+    """Returns a number of images."""
+    return _counted(count, "image")
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

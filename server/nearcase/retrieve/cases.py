@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 from nearcase.index.base import JsonValue, Payload
-from nearcase.index.filters import Equals, Filter, Not, Or
-from nearcase.types import Case, CaseFacts
+from nearcase.index.filters import Filter, In, Not, Or
+from nearcase.types import Case, CaseFacts, LabelChange
 
 _NAMESPACE = uuid.UUID("6f1a3c52-3c1e-5b7e-9a55-6e6561726361")
 _FACTS = tuple(field.name for field in dataclasses.fields(CaseFacts))
 THUMBNAIL = "thumbnail_jpeg"
 
+FLAGS = ("excluded", "no-consent")
+"""A case with one of these is kept, and is never found nor evidence."""
 
-def case_id_of(facts: CaseFacts, content_sha256: str, frame_number: int) -> str:
-    """Returns the one id that this image always gets: from its SOP Instance UID, else from its bytes."""
-    name = facts.instance_uid or f"sha256:{content_sha256}"
-    return str(uuid.uuid5(_NAMESPACE, f"{name}#{frame_number}"))
+
+def case_id_of(
+    facts: CaseFacts, content_sha256: str, frame_number: int, tenant: str = "", *, is_series: bool = False
+) -> str:
+    """Returns the one id that this image always gets: from its SOP Instance UID, else from its bytes.
+
+    The same image of two tenants is two cases: the tenant is part of the name, and no UID or hash has a blank in it.
+    A case that is a whole series has the id of its Series Instance UID, whichever of its files came.
+    """
+    own = f"series:{facts.series_uid}" if is_series and facts.series_uid else facts.instance_uid
+    name = own or f"sha256:{content_sha256}"
+    return str(uuid.uuid5(_NAMESPACE, f"{tenant} {name}#{frame_number}" if tenant else f"{name}#{frame_number}"))
 
 
 def patient_key(patient_id: str, issuer: str) -> str:
@@ -41,6 +54,8 @@ def to_payload(case: Case) -> Payload:
         "frame_count": case.frame_count,
         "content_sha256": case.content_sha256,
         "added_at_s": case.added_at_s,
+        "flags": sorted(case.flags),
+        "history": _history_text(case.history),
         THUMBNAIL: base64.b64encode(case.thumbnail_jpeg).decode("ascii"),
     }
     return {key: value for key, value in payload.items() if value not in ("", None, [])}
@@ -48,8 +63,10 @@ def to_payload(case: Case) -> Payload:
 
 def to_case(case_id: str, payload: Payload) -> Case:
     """The inverse of to_payload; a payload without its thumbnail gives a case without one."""
-    stated = {name: payload[name] for name in _FACTS if name in payload}
-    facts = CaseFacts(**stated | {"study_date": str(payload.get("study_date", ""))})  # type: ignore[arg-type]
+    stated: dict[str, Any] = {name: payload[name] for name in _FACTS if name in payload}
+    if "study_date" in stated:
+        stated["study_date"] = str(stated["study_date"])
+    facts = CaseFacts(**stated)
     labels = payload.get("labels", [])
     pairs = (label.partition("=") for label in labels) if isinstance(labels, list) else ()
     return Case(
@@ -57,24 +74,39 @@ def to_case(case_id: str, payload: Payload) -> Case:
         facts=facts,
         labels={name: value for name, _, value in pairs},
         source=str(payload.get("source", "")),
-        given=tuple(filter(None, str(payload.get("given", "")).split(","))),
+        given=tuple(str(payload["given"]).split(",")) if payload.get("given") else (),
         frame_number=int(str(payload.get("frame_number", 1))),
         frame_count=int(str(payload.get("frame_count", 1))),
         content_sha256=str(payload.get("content_sha256", "")),
         added_at_s=float(str(payload.get("added_at_s", 0.0))),
-        thumbnail_jpeg=base64.b64decode(str(payload.get(THUMBNAIL, ""))),
+        thumbnail_jpeg=base64.b64decode(str(payload[THUMBNAIL])) if THUMBNAIL in payload else b"",
+        flags=_texts(payload.get("flags")),
+        history=_history(str(payload.get("history", ""))),
     )
 
 
-def other_origin(case: Case, *, with_patient: bool) -> Filter | None:
-    """Returns a filter that leaves out the case's own images: study, series, copies of its file, patient if asked."""
-    facts = case.facts
+def other_origin(cases: Sequence[Case], *, with_patient: bool) -> Filter | None:
+    """Returns a filter that leaves out the cases' own images: study, series, copies of files, patient if asked."""
+    every = [(case.facts, case.content_sha256) for case in cases]
     parts = {
-        "patient_key": patient_key(facts.patient_id, facts.patient_id_issuer) if with_patient else "",
-        "study_uid": facts.study_uid,
-        "series_uid": facts.series_uid,
-        "instance_uid": facts.instance_uid,
-        "content_sha256": case.content_sha256,
+        "patient_key": {patient_key(facts.patient_id, facts.patient_id_issuer) for facts, _ in every if with_patient},
+        "study_uid": {facts.study_uid for facts, _ in every},
+        "series_uid": {facts.series_uid for facts, _ in every},
+        "instance_uid": {facts.instance_uid for facts, _ in every},
+        "content_sha256": {sha256 for _, sha256 in every},
     }
-    stated = tuple(Equals(field, value) for field, value in parts.items() if value)
+    stated = tuple(In(field, tuple(sorted(values - {""}))) for field, values in parts.items() if values - {""})
     return Not(Or(stated)) if stated else None
+
+
+def _texts(value: JsonValue) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) else ()
+
+
+def _history_text(history: tuple[LabelChange, ...]) -> str:
+    """A list of lists, in the order of the fields of LabelChange: one text, since no engine stores nested lists."""
+    return json.dumps([dataclasses.astuple(change) for change in history], ensure_ascii=False) if history else ""
+
+
+def _history(text: str) -> tuple[LabelChange, ...]:
+    return tuple(LabelChange(*row) for row in json.loads(text)) if text else ()

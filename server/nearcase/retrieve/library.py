@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from nearcase.errors import NearcaseError, NotFound, Unready
+from nearcase.errors import InvalidInput, NearcaseError, NotFound, Unready
 from nearcase.index.base import Point
 from nearcase.index.filters import And, Equals, Filter, In
-from nearcase.retrieve.annotations import Annotations, annotate, given_to, renew
-from nearcase.retrieve.cases import THUMBNAIL, to_case, to_payload
+from nearcase.retrieve.annotations import Annotations
+from nearcase.retrieve.bulk import change
+from nearcase.retrieve.cases import THUMBNAIL, patient_key, to_case, to_payload
+from nearcase.retrieve.corrections import Correction, corrected, moved, renewed
+from nearcase.retrieve.counting import Statistics, statistics
+from nearcase.retrieve.proof import found_again, probes
 from nearcase.retrieve.snapshot import Snapshot
+from nearcase.retrieve.unbroken import Unbroken
+from nearcase.transfers import ImportCounts, StoredCase
 from nearcase.types import Case
 
 if TYPE_CHECKING:
@@ -23,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_COMMIT = 64
 """Cases in one durable write; one flush serves them all."""
-
-COUNTED_FIELDS = ("modality", "body_part", "sex", "manufacturer", "source")
 
 
 class AddOutcome(Enum):
@@ -45,12 +50,12 @@ class CasePage:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """What the library holds."""
+class Removal:
+    """What was erased, and what a search for it found afterwards."""
 
-    case_count: int
-    patient_count: int
-    field_counts: dict[str, dict[str, int]]
+    cases: tuple[Case, ...]  # without thumbnails
+    is_rewritten: bool  # False: a server rewrites the files later, on its own
+    found_again_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class _Pending:
     case: Case  # as its file states it
     given: Annotations
     vector: Embedding
+    changed_by: str
     done: asyncio.Future[AddOutcome]
 
 
@@ -72,6 +78,7 @@ class Library:
         self._pending: asyncio.Queue[_Pending] = asyncio.Queue(maxsize=4 * MAX_COMMIT)
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        self._unbroken = Unbroken()
         self._snapshot: Snapshot | None = None  # None until it is asked for, and after a write whose end is not known
 
     def start(self) -> None:
@@ -81,21 +88,23 @@ class Library:
     async def close(self) -> None:
         """Commits what waits, then closes the index."""
         await self._pending.join()
+        await self._unbroken.settled()
         if self._writer:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
         await self._index.close()
 
-    async def add(self, case: Case, given: Annotations, vector: Embedding) -> AddOutcome:
+    async def add(self, case: Case, given: Annotations, vector: Embedding, changed_by: str = "") -> AddOutcome:
         """Returns when the case is durable.
 
         Args:
             case: As its file states it.
             given: What is known besides; what was given to the same image before is kept where this is silent.
             vector: Its embedding.
+            changed_by: Who says so; kept in the history where this changes a label.
         """
         done: asyncio.Future[AddOutcome] = asyncio.get_running_loop().create_future()
-        await self._pending.put(_Pending(case, given, vector, done))
+        await self._pending.put(_Pending(case, given, vector, changed_by, done))
         return await done
 
     async def known(self, content_sha256: str) -> Sequence[Case]:
@@ -122,26 +131,112 @@ class Library:
         cases = tuple(to_case(record.point_id, record.payload) for record in page.records)
         return CasePage(cases, page.next_cursor, await self._index.count(where))
 
-    async def erase(self, where: Filter) -> int:
-        """Removes what matches and returns how many cases that was; a case being added is added before or after.
+    async def update(self, where: str | Filter, correction: Correction) -> Case:
+        """Returns the case as it is after the correction; one that changes nothing writes nothing.
+
+        Raises:
+            NotFound: There is no such case.
+            InvalidInput: The correction can not be made, see `corrected`.
+        """
+        return await self._unbroken.run(self._update(where, correction))
+
+    async def _update(self, where: str | Filter, correction: Correction) -> Case:
+        async with self._writing:
+            case, vector = await self.get(where)
+            after = corrected(case, correction, self._clock.now_s())
+            if after != case:
+                await self._replace([(case, after, vector)])
+            return after
+
+    async def merge(self, gone: Filter, stays: Filter, changed_by: str = "") -> int:
+        """Gives the cases of one patient to another and returns how many that were; their embeddings stay.
+
+        A crash leaves some of them with each; the same call then moves the rest.
+
+        Args:
+            gone: The cases of the patient id that goes.
+            stays: Those of the id that stays.
+            changed_by: Who says so; kept in the history.
+
+        Raises:
+            NotFound: The patient who stays has no case here.
+            InvalidInput: Both are one.
+        """
+        return await self._unbroken.run(self._merge(gone, stays, changed_by))
+
+    async def _merge(self, gone: Filter, stays: Filter, changed_by: str) -> int:
+        count = 0
+        async with self._writing:
+            to = await self._some(stays, 1)
+            if not to:
+                raise NotFound("the patient who stays has no case in this library", reason="PATIENT_NOT_FOUND")
+            while cases := await self._some(gone, MAX_COMMIT):
+                if any(_patient(case) == _patient(to[0][0]) for case, _ in cases):
+                    raise InvalidInput("expected two patients to merge, got one", field="into")
+                now_s = self._clock.now_s()
+                await self._replace(
+                    [(case, moved(case, to[0][0], now_s, changed_by), vector) for case, vector in cases]
+                )
+                count += len(cases)
+        return count
+
+    async def erase(self, where: Filter, intend: Callable[[Sequence[Case]], Awaitable[None]]) -> Removal | None:
+        """Removes what matches, from the index's files too; a case being added is added before or after.
 
         The index is told the ids of the cases only: it writes down what it is asked to delete, and `where` may hold
         the real id of a patient whom a de-identified library does not know.
+
+        Args:
+            where: Which cases.
+            intend: Is told which they are, and returns when that is written down: what follows may be cut short.
+
+        Returns:
+            What was removed; None where nothing matched.
         """
         async with self._writing:
             cases = [case async for case in self._cases(where)]
             if not cases:
-                return 0
+                return None
+            names = [case.case_id for case in cases]
+            vectors = await probes(self._index, names)
+            await intend(cases)
             known, self._snapshot = self._snapshot, None
-            erased = await self._index.delete(In("case_id", tuple(case.case_id for case in cases)))
-            if known is not None and erased == len(cases):
+            deleted = await self._index.delete(In("case_id", tuple(names)))
+            if known is not None and deleted == len(cases):
                 for case in cases:
                     known.remove(case)
-                self._snapshot = known
-            return erased
+                self._snapshot = known  # so that no decision waits for the files
+            erased = await self._index.erase(names)
+            return Removal(tuple(cases), erased.is_rewritten, await found_again(self._index, names, vectors))
+
+    async def rewrite(self) -> bool:
+        """Rewrites the files that hold bytes of what was deleted; False where a server does that on its own."""
+        async with self._writing:
+            return (await self._index.erase([])).is_rewritten
+
+    async def put(self, cases: Sequence[StoredCase], is_erased: Callable[[Case], bool]) -> tuple[ImportCounts, ...]:
+        """Stores cases of another library in one write, each joined with what is here of it; one outcome for each.
+
+        `is_erased` tells whether a case was erased here after it was added there; no erasure is in progress then.
+        """
+        return await self._unbroken.run(self._put(cases, is_erased))
+
+    async def _put(self, cases: Sequence[StoredCase], is_erased: Callable[[Case], bool]) -> tuple[ImportCounts, ...]:
+        async with self._writing:
+            found = await change(self._index, cases, is_erased)
+            if found.written:
+                known, self._snapshot = self._snapshot, None
+                await self._index.upsert(found.points())
+                self._snapshot = _moved(known, found.before, [new.case for new in found.written])
+            return found.outcomes
 
     async def snapshot(self) -> str:
-        """Returns the name of the library's state, see `snapshot`; the first time, all cases are read."""
+        """Returns the name of the library's state, see `snapshot`; the first time, all cases are read.
+
+        Where other servers write too, what this one remembers says nothing, and the index names its state.
+        """
+        if (generation := await self._index.generation()) is not None:
+            return generation
         if self._snapshot is not None:  # never while a write is in progress
             return self._snapshot.name
         async with self._writing:
@@ -162,13 +257,19 @@ class Library:
 
     async def statistics(self) -> Statistics:
         """Counts the whole library."""
-        counts = {field: await self._index.facet(field) for field in COUNTED_FIELDS}
-        labels: dict[str, dict[str, int]] = {}
-        for pair, count in (await self._index.facet("labels", limit=10_000)).items():
-            name, value = pair.split("=", 1)
-            labels.setdefault(f"label.{name}", {})[value] = count
-        patients = await self._index.facet("patient_key", limit=1_000_000)
-        return Statistics(await self._index.count(), len(patients), counts | labels)
+        return await statistics(self._index)
+
+    async def matching(
+        self, where: Filter | None, is_meant: Callable[[Case], bool], limit: int = sys.maxsize
+    ) -> list[str]:
+        """Returns the ids of the cases that a filter keeps and a test chooses, at most as many as the limit says."""
+        found: list[str] = []
+        async for case in self._cases(where):
+            if len(found) == limit:
+                break
+            if is_meant(case):
+                found.append(case.case_id)
+        return found
 
     async def _cases(self, where: Filter | None) -> AsyncIterator[Case]:
         cursor = None
@@ -184,6 +285,19 @@ class Library:
         page = await self._index.scroll(limit=1, where=where, without=(THUMBNAIL,))
         return page.records[0].point_id if page.records else None
 
+    async def _some(self, where: Filter, limit: int) -> list[tuple[Case, Embedding]]:
+        """The first cases that a filter finds, whole."""
+        page = await self._index.scroll(limit=limit, where=where, without=(THUMBNAIL,))
+        records = await self._index.get([record.point_id for record in page.records], with_vectors=True)
+        return [(to_case(each.point_id, each.payload), each.vector) for each in records if each.vector is not None]
+
+    async def _replace(self, changes: Sequence[tuple[Case, Case, Embedding]]) -> None:
+        """Stores cases in the place of what they were; the caller is the one writer."""
+        known, self._snapshot = self._snapshot, None
+        await self._index.upsert([Point(after.case_id, vector, to_payload(after)) for _, after, vector in changes])
+        before = {case.case_id: case for case, _, _ in changes}
+        self._snapshot = _moved(known, before, [after for _, after, _ in changes])
+
     async def _write(self) -> None:
         while True:
             batch = [await self._pending.get()]
@@ -191,7 +305,7 @@ class Library:
                 batch.append(self._pending.get_nowait())
             try:
                 async with self._writing:
-                    await self._commit(batch)
+                    await self._commit_all(batch)
             except NearcaseError as error:
                 _fail(batch, error)
             except Exception:
@@ -199,6 +313,19 @@ class Library:
             finally:
                 for _ in batch:
                     self._pending.task_done()
+
+    async def _commit_all(self, batch: Sequence[_Pending]) -> None:
+        """Together; where the index refuses one of them, each alone, so that it fails alone."""
+        try:
+            await self._commit(batch)
+        except InvalidInput:
+            if len(batch) == 1:
+                raise
+            for pending in batch:
+                try:
+                    await self._commit([pending])
+                except InvalidInput as error:
+                    _fail([pending], error)
 
     async def _commit(self, batch: Sequence[_Pending]) -> None:
         records = await self._index.get(list({pending.case.case_id for pending in batch}))
@@ -209,7 +336,7 @@ class Library:
         now_s = self._clock.now_s()
         for pending in batch:  # in the order of coming, so that two of one image add up
             stored = cases.get(pending.case.case_id)
-            case = _renewed(pending, stored)
+            case = renewed(pending.case, pending.given, stored, now_s, pending.changed_by)
             outcomes.append(_outcome(case, stored))
             if outcomes[-1] is not AddOutcome.UNCHANGED:
                 cases[case.case_id] = replace(case, added_at_s=now_s)
@@ -234,9 +361,8 @@ def all_of(*parts: Filter | None) -> Filter | None:
     return given[0] if len(given) == 1 else And(given) if given else None
 
 
-def _renewed(pending: _Pending, stored: Case | None) -> Case:
-    given = renew(given_to(stored), pending.given) if stored else pending.given
-    return annotate(pending.case, given)
+def _patient(case: Case) -> str:
+    return patient_key(case.facts.patient_id, case.facts.patient_id_issuer)
 
 
 def _outcome(case: Case, stored: Case | None) -> AddOutcome:

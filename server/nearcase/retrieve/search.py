@@ -1,56 +1,31 @@
-"""Query -> hits: filters, own-patient exclusion, and the least similarity."""
+"""Query -> hits: the one way for every kind of example, grouping and order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nearcase.errors import InvalidInput
-from nearcase.retrieve.cases import THUMBNAIL, other_origin, to_case
-from nearcase.retrieve.library import all_of
-from nearcase.types import Case, Hit
+from nearcase.retrieve.cases import to_case
+from nearcase.retrieve.diversity import candidate_count, diversified
+from nearcase.retrieve.duplicates import without_near_duplicates
+from nearcase.retrieve.grouping import nearest_groups
+from nearcase.retrieve.pooled import join, pool_queries, ranked_by_pool
+from nearcase.retrieve.ranked import Ranked
+from nearcase.retrieve.scope import Grouping, Query, Scope, SelfExclusion, SeriesMethod, in_scope
+from nearcase.retrieve.votes import ranked_by_votes
+from nearcase.types import Hit
 
 if TYPE_CHECKING:
     from nearcase.index.base import Index
     from nearcase.index.filters import Filter
-    from nearcase.types import Embedding
 
-
-class SelfExclusion(Enum):
-    """Which of the query's own images may be among the hits."""
-
-    PATIENT = "patient"  # nothing of the patient, study or series, and no copy of the file
-    STUDY = "study"  # nothing of the study or series, and no copy of the file
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One example: its embedding, what is known of it, and how much it counts; negative is "unlike this"."""
-
-    case: Case
-    vector: Embedding
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which cases may be found, and how many."""
-
-    k: int = 10
-    where: Filter | None = None
-    min_similarity: float | None = None
-    self_exclusion: SelfExclusion = SelfExclusion.PATIENT
-    with_thumbnails: bool = False
+__all__ = ["Found", "Query", "Scope", "SelfExclusion", "join", "search"]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The hits, most similar first, and how many cases were in scope."""
+    """The hits in order, most similar first unless diversity or votes order them, and how many cases were in scope."""
 
     hits: tuple[Hit, ...]
     candidate_count: int
@@ -60,32 +35,46 @@ async def search(index: Index, queries: Sequence[Query], scope: Scope) -> Found:
     """Returns the nearest cases of the scope.
 
     Raises:
-        InvalidInput: The examples cancel each other out.
+        InvalidInput: The examples cancel each other out, or too many images are near duplicates of them.
     """
-    where = all_of(scope.where, *_exclusions(queries, scope.self_exclusion))
-    without = () if scope.with_thumbnails else (THUMBNAIL,)
-    neighbours = await index.search(join(queries), limit=scope.k, where=where, without=without)
+    where = in_scope(queries, scope)
+    if scope.near_duplicate_similarity is not None:
+        vectors = [query.vector for query in queries]
+        where = await without_near_duplicates(index, vectors, where, scope.near_duplicate_similarity)
+    count = candidate_count(scope.k) if scope.diversity else scope.k
+    ranked = await _ranked(index, queries, scope, where, count)
+    if scope.diversity:
+        ranked = await diversified(index, ranked, scope.k, scope.diversity)
+    return Found(await _hits(index, ranked, scope), await index.count(where))
+
+
+async def _ranked(index: Index, queries: Sequence[Query], scope: Scope, where: Filter, count: int) -> list[Ranked]:
     least = -1.0 if scope.min_similarity is None else scope.min_similarity
-    hits = tuple(
-        Hit(to_case(neighbour.point_id, neighbour.payload), neighbour.similarity)
-        for neighbour in neighbours
-        if neighbour.similarity >= least
-    )
-    return Found(hits, await index.count(where))
+    if scope.method is None:
+        nearest = await nearest_groups(index, join(queries), count=count, where=where, grouping=scope.grouping)
+        ranked = [Ranked(each, each.similarity) for each in nearest]
+    elif scope.method is SeriesMethod.POOLED:
+        pooled = pool_queries(queries, scope.pooling)
+        ranked = await ranked_by_pool(
+            index, pooled, scope.pooling, count=count, where=where, grouping=scope.grouping, images=len(queries)
+        )
+    else:
+        vectors = [query.vector for query in queries]
+        ranked = await ranked_by_votes(
+            index, vectors, scope.method, count=count, least=least, where=where, grouping=scope.grouping
+        )
+    return [each for each in ranked if each.similarity >= least]
 
 
-def join(queries: Sequence[Query]) -> Embedding:
-    """Returns the unit vector along the weighted sum of the examples' embeddings."""
-    total = np.sum([np.float64(query.weight) * query.vector for query in queries], axis=0)
-    length = float(np.linalg.norm(total))
-    if not np.isfinite(length) or length < 1e-6:
-        raise InvalidInput("the examples cancel each other out; change their weights", field="examples")
-    joined: Embedding = (total / length).astype(np.float32)
-    return joined
-
-
-def _exclusions(queries: Sequence[Query], exclusion: SelfExclusion) -> list[Filter | None]:
-    if exclusion is SelfExclusion.NONE:
-        return []
-    with_patient = exclusion is SelfExclusion.PATIENT
-    return [other_origin(query.case, with_patient=with_patient) for query in queries]
+async def _hits(index: Index, ranked: Sequence[Ranked], scope: Scope) -> tuple[Hit, ...]:
+    """Thumbnails are fetched for what is shown alone: searches look at many more cases."""
+    payloads = {each.best.point_id: each.best.payload for each in ranked}
+    if scope.with_thumbnails and ranked:
+        payloads |= {record.point_id: record.payload for record in await index.get(list(payloads))}
+    is_grouped = scope.grouping is not Grouping.INSTANCE
+    hits = []
+    for each in ranked:
+        case = to_case(each.best.point_id, payloads[each.best.point_id])
+        matched = case.facts.instance_uid if is_grouped else ""
+        hits.append(Hit(case, each.similarity, each.matched_count, each.score, matched))
+    return tuple(hits)

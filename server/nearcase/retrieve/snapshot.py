@@ -1,8 +1,8 @@
 """The name of a library's state: equal names, equal cases, whatever the order in which they came.
 
 Each case is hashed, and the hashes are added modulo 2**256: adding or removing a case changes the sum by its hash
-alone, so that the name follows every change without the others being read again. Thumbnails and the time of adding are
-left out: a library that was exported and imported has the same name.
+alone, so that the name follows every change without the others being read again. Thumbnails, the time of adding and the
+history of labels are left out: no decision rests on them.
 """
 
 from __future__ import annotations
@@ -52,5 +52,6 @@ def _hash(case: Case) -> int:
         case.frame_number,
         case.frame_count,
         case.content_sha256,
+        *([sorted(case.flags)] if case.flags else []),  # names that were given before there were flags stay true
     ]
     return int.from_bytes(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest(), "big")

@@ -13,6 +13,7 @@ from nearcase.intake.frames import middle_frame
 from nearcase.retrieve.annotations import Annotations, annotate, as_stated, given_to, renew
 from nearcase.retrieve.library import AddOutcome
 from nearcase.serve.annotations import read_annotations
+from nearcase.serve.caller import current
 from nearcase.serve.chunks import check_size
 from nearcase.serve.encoder_service import item_error
 from nearcase.serve.engine import Engine, to_case
@@ -86,7 +87,7 @@ class AddStream:
             while (request := await self._next(requests)) is not None:
                 whole = await self._receive(request)
                 if whole is not None:
-                    await self._places.acquire()
+                    await self._places.acquire()  # before the bytes are counted, which wait in turn
                     items.create_task(self._work(*whole))
 
     async def _next(self, requests: AsyncIterator[AddImagesRequest]) -> AddImagesRequest | None:
@@ -122,7 +123,9 @@ class AddStream:
             return item, start.data
         if len(self._open) >= MAX_OPEN_ITEMS:
             raise InvalidInput(f"more than {MAX_OPEN_ITEMS} unfinished items in one stream", field="request_id")
-        upload = await asyncio.to_thread(self._uploads.open, item.request_id, item.sha256, item.size_bytes)
+        upload = await asyncio.to_thread(
+            self._uploads.open, item.request_id, item.sha256, item.size_bytes, current().tenant
+        )
         self._open[item.request_id] = replace(item, upload=upload)
         self._active.add(item.request_id)
         return await self._go_on(item.request_id, FileChunk(offset_bytes=start.offset_bytes, data=start.data))
@@ -149,8 +152,10 @@ class AddStream:
 
     async def _work(self, item: Item, data: bytes) -> None:
         try:
-            data = await asyncio.to_thread(item.upload.take) if item.upload else data
-            await self._tell(await self._add(item, data))
+            async with self._engine.flight.wait(item.size_bytes):
+                data = await asyncio.to_thread(item.upload.take) if item.upload else data
+                answer = await self._add(item, data)
+            await self._tell(answer)
         except NearcaseError as error:
             await self._tell(AddImagesResponse(request_id=item.request_id, error=item_error(error)))
         finally:
@@ -170,7 +175,7 @@ class AddStream:
         embedding = await self._engine.embed(data, item.frame_number, deadline_s=None, adding=True)
         privacy, stated = self._engine.privacy, to_case(embedding.prepared)
         given, case = privacy.given(stated, item.given), privacy.case(stated, item.given)
-        outcome = await self._engine.library.add(case, given, embedding.embedded.embedding)
+        outcome = await self._engine.library.add(case, given, embedding.embedded.embedding, current().name)
         return _added(item, case.case_id, outcome)
 
     async def _unchanged(self, item: Item, sha256: str) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from datetime import datetime
 
 from nearcase.convert import facts_from_proto
 from nearcase.errors import InvalidInput
 from nearcase.retrieve.annotations import Annotations
+from nearcase.retrieve.corrections import Correction
 from nearcase.types import CaseFacts
 from nearcase.v1.library_pb2 import Annotations as AnnotationsMessage
+from nearcase.v1.library_pb2 import UpdateCaseRequest
 
 MAX_LABELS = 64
 MAX_TEXT = 256
@@ -32,26 +35,45 @@ def read_annotations(message: AnnotationsMessage) -> Annotations:
     return annotations
 
 
-def _check(annotations: Annotations) -> None:
-    if len(annotations.labels) > MAX_LABELS:
-        raise InvalidInput(f"expected at most {MAX_LABELS} labels, got {len(annotations.labels)}", field="labels")
-    for name, value in annotations.labels.items():
+def read_correction(request: UpdateCaseRequest, caller: str) -> Correction:
+    """Returns the correction that a request asks for, by an authenticated caller or by whom the request names.
+
+    Raises:
+        InvalidInput: A label's name or value is malformed, or who says so is.
+    """
+    _check_labels(request.labels)
+    changed_by = caller or request.changed_by
+    check_text(changed_by, "changed_by")
+    return Correction(dict(request.labels), tuple(request.set_flags), tuple(request.clear_flags), changed_by)
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > MAX_LABELS:
+        raise InvalidInput(f"expected at most {MAX_LABELS} labels, got {len(labels)}", field="labels")
+    for name, value in labels.items():
         if not _LABEL_NAME.fullmatch(name):
             raise InvalidInput("a label's name is a letter, then up to 63 letters, digits or ._-", field="labels")
-        if not value:
-            raise InvalidInput(
-                "a label needs a value; leave the label out where the outcome is not known", field="labels"
-            )
-        _check_text(value, "labels")
-    _check_text(annotations.source, "source")
+        check_text(value, "labels")
+
+
+def _check(annotations: Annotations) -> None:
+    _check_labels(annotations.labels)
+    if not all(annotations.labels.values()):
+        raise InvalidInput("a label needs a value; leave the label out where the outcome is not known", field="labels")
+    check_text(annotations.source, "source")
     facts = annotations.facts
     for field in dataclasses.fields(facts):
         if isinstance(value := getattr(facts, field.name), str):
-            _check_text(value, field.name)
+            check_text(value, field.name)
     _check_facts(facts)
 
 
-def _check_text(text: str, field: str) -> None:
+def check_text(text: str, field: str) -> None:
+    """Refuses text that is too long or holds control characters.
+
+    Raises:
+        InvalidInput: It is.
+    """
     if len(text) > MAX_TEXT or _CONTROL.search(text):
         raise InvalidInput(f"expected at most {MAX_TEXT} characters without control characters", field=field)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,13 +14,16 @@ from nearcase.decide.finding import Finding
 from nearcase.decide.fitted import Fitted, Library
 from nearcase.decide.operating import Choice
 from nearcase.retrieve.library import all_of
-from nearcase.retrieve.search import Found, Query, Scope, search
+from nearcase.retrieve.pooled import pool_queries
+from nearcase.retrieve.scope import Pooling, Query, Scope, SeriesMethod
+from nearcase.retrieve.search import Found, search
+from nearcase.retrieve.stored import common_facts
 from nearcase.serve.findings import evidence_of
 
 if TYPE_CHECKING:
     from nearcase.index.filters import Filter
     from nearcase.serve.engine import Engine
-    from nearcase.types import Decision
+    from nearcase.types import CaseFacts, Decision, Embedding
 
 ATTEMPTS = 3
 """Searches again where the library changed during one, so that the record names the state that was searched."""
@@ -36,54 +41,95 @@ class Question:
     with_thumbnails: bool = False
 
 
-async def decide_all(engine: Engine, query: Query, question: Question) -> list[Decision]:
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What the decisions are about: one image, or several as one."""
+
+    queries: tuple[Query, ...]
+    facts: CaseFacts  # that all images state alike
+    vector: Embedding  # of one image as it is, of several the mean
+    sha256: str
+
+    @classmethod
+    def of(cls, queries: tuple[Query, ...]) -> _Subject:
+        """Several images are known by the hash of their hashes, one a line, in order."""
+        hashes = [query.case.content_sha256 for query in queries]
+        many = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+        vector = queries[0].vector if len(queries) == 1 else pool_queries(queries, Pooling.MEAN)
+        facts = common_facts([query.case.facts for query in queries])
+        return cls(queries, facts, vector, hashes[0] if len(queries) == 1 else many)
+
+
+async def decide_all(engine: Engine, queries: tuple[Query, ...], question: Question) -> list[Decision]:
     """Returns one decision for each finding that is asked, each with its record on disk.
+
+    Args:
+        engine: The running parts.
+        queries: One image, or all of a series or study, which are decided about by their mean embedding.
+        question: What is asked.
 
     Raises:
         NotFound: There is no such finding, or it has no operating point of that name.
         Unsupported: The fitted data can not support the target that was asked for.
         Unready: A record can not be kept.
     """
+    subject = _Subject.of(queries)
     if question.finding:
         chosen = [await engine.findings.one(question.finding)]
     else:
         every = (await engine.findings.all()).values()
-        chosen = [(finding, fitted) for finding, fitted in every if finding.scope.takes(query.case.facts)]
-    decided = [await _decide(engine, finding, fitted, query, question) for finding, fitted in chosen]
+        chosen = [(finding, fitted) for finding, fitted in every if finding.scope.takes(subject.facts)]
+    decided = [await _decide(engine, finding, fitted, subject, question) for finding, fitted in chosen]
     await asyncio.to_thread(engine.records.keep, [each.record for each in decided])
+    for (finding, fitted), each in zip(chosen, decided, strict=True):
+        like_fit = fitted if len(queries) == 1 else None
+        is_declared = engine.findings.is_declared(finding.name)
+        engine.metrics.take_decision(each.decision, like_fit, subject.facts, is_declared=is_declared)
     return [each.decision for each in decided]
 
 
-async def _decide(engine: Engine, finding: Finding, fitted: Fitted | None, query: Query, question: Question) -> Decided:
+async def _decide(
+    engine: Engine, finding: Finding, fitted: Fitted | None, subject: _Subject, question: Question
+) -> Decided:
     asked = Asked(
-        facts=query.case.facts,
-        vector=query.vector,
+        facts=subject.facts,
+        vector=subject.vector,
         choice=question.choice,
         prevalence=question.prevalence,
         is_one_of_many=not question.finding,
-        image_sha256=query.case.content_sha256,
+        image_sha256=subject.sha256,
+        image_count=len(subject.queries),
     )
     finding = finding.with_k(question.k) if question.k else finding
-    found, library = await _find(engine, finding, query, question)
+    found, library = await _find(engine, finding, subject, question)
     context = Context(
         encoder=engine.card.identity,
         library=library,
         labelled_count=found.candidate_count,
+        secret=secrets.token_bytes(32),
+        is_exact=(await engine.index.state()).is_exact,
         is_narrowed=question.where is not None,
         at_s=engine.clock.now_s(),
         made_by=f"nearcase {__version__}",
     )
-    return decide(finding, fitted, found.hits, asked, context)
+    start_s = engine.clock.monotonic_s()
+    decided = decide(finding, fitted, found.hits, asked, context)
+    engine.took(decide=(engine.clock.monotonic_s() - start_s) * 1e3)
+    return decided
 
 
-async def _find(engine: Engine, finding: Finding, query: Query, question: Question) -> tuple[Found, Library]:
+async def _find(engine: Engine, finding: Finding, subject: _Subject, question: Question) -> tuple[Found, Library]:
     """Equal similarities are ordered by case id in the index too, so that the K nearest are the same on every day."""
     where = all_of(evidence_of(finding), question.where)
-    scope = Scope(k=finding.scorer.k, where=where, with_thumbnails=question.with_thumbnails)
+    method = SeriesMethod.POOLED if len(subject.queries) > 1 else None
+    scope = Scope(k=finding.scorer.k, where=where, with_thumbnails=question.with_thumbnails, method=method)
+    start_s = engine.clock.monotonic_s()
     for _ in range(ATTEMPTS):
         snapshot = await engine.library.snapshot()
-        found = await search(engine.index, [query], scope)
+        found = await search(engine.index, subject.queries, scope)
         library = Library(snapshot, await engine.findings.labelled_count(finding))
         if await engine.library.snapshot() == snapshot:
             break
+    engine.took(search=(engine.clock.monotonic_s() - start_s) * 1e3)
+    engine.metrics.take_hits(found.hits)
     return found, library

@@ -24,6 +24,7 @@ from nearcase.serve.chunks import receive
 from nearcase.serve.context import Context
 from nearcase.serve.deciding import Question, decide_all
 from nearcase.serve.engine import Engine
+from nearcase.serve.examples import example_of
 from nearcase.v1 import decision_pb2, decision_pb2_grpc
 
 MAX_EVIDENCE = 1000
@@ -49,14 +50,16 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         return decision_pb2.ListFindingsResponse(findings=findings, next_page_token=names[-1] if more else "")
 
     async def Decide(self, request: decision_pb2.DecideRequest, context: Context) -> decision_pb2.DecideResponse:
-        """Decides about an image or a case of the library."""
+        """Decides about an image, or about several as one: a series or study."""
         return await self._decide(request, context)
 
     async def DecideStream(
         self, request_iterator: AsyncIterator[decision_pb2.DecideStreamRequest], context: Context
     ) -> decision_pb2.DecideStreamResponse:
         """Decide for one file in chunks."""
+        start_s = self._engine.clock.monotonic_s()
         start, data = await receive(request_iterator, _question, self._engine.settings.max_image_bytes)
+        self._engine.took(receive=(self._engine.clock.monotonic_s() - start_s) * 1e3)
         request = decision_pb2.DecideRequest(image=data, options=start.options)
         if start.HasField("frame_number"):
             request.frame_number = start.frame_number
@@ -107,8 +110,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         names = check_case_mask(request.options.case_mask)
         if question.finding:
             await self._engine.findings.one(question.finding)  # an unknown one is refused before the image is read
-        example = await self._engine.example(request, 1.0, deadline_s=self._engine.deadline_s(context))
-        decisions = await decide_all(self._engine, example.query, question)
+        example = await example_of(self._engine, request, deadline_s=self._engine.deadline_s(context))
+        decisions = await decide_all(self._engine, example.queries, question)
         return decision_pb2.DecideResponse(
             decisions=[decision_to_proto(decision, names) for decision in decisions],
             query_image=query_image_to_proto(example.image, names),

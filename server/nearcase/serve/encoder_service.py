@@ -7,13 +7,15 @@ import asyncio
 from google.rpc import code_pb2
 
 from nearcase.convert import encoder_to_proto
-from nearcase.errors import InvalidInput, NearcaseError, Unsupported
+from nearcase.encode.preprocess import Recipe
+from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.serve.context import Context
 from nearcase.serve.engine import Engine
 from nearcase.v1 import encoder_pb2, encoder_pb2_grpc
 from nearcase.v1.types_pb2 import ItemError
 
 MAX_IMAGES = 64
+MAX_TEXTS = 256
 
 
 class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
@@ -26,11 +28,12 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self, request: encoder_pb2.DescribeEncoderRequest, context: Context
     ) -> encoder_pb2.DescribeEncoderResponse:
         """Returns the encoder's card."""
+        recipe = self._engine.card.recipe
         return encoder_pb2.DescribeEncoderResponse(
             encoder=encoder_to_proto(self._engine.summary),
             card_toml=(self._engine.card.folder / "card.toml").read_text("utf-8"),
-            input_size_px=self._engine.card.recipe.size_px,
-            embeds_text=False,
+            input_size_px=recipe.size_px if isinstance(recipe, Recipe) else 0,  # a block of voxels is no square
+            embeds_text=self._engine.texts.are_served,
         )
 
     async def EmbedImages(
@@ -46,9 +49,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     async def EmbedTexts(
         self, request: encoder_pb2.EmbedTextsRequest, context: Context
     ) -> encoder_pb2.EmbedTextsResponse:
-        """Not served: the encoder has no text tower."""
-        name = self._engine.summary.name
-        raise Unsupported(f"UNIMPLEMENTED: the encoder {name} has no text tower", reason="UNIMPLEMENTED")
+        """Embeds each text; one that is too long fails alone."""
+        if not 1 <= len(request.texts) <= MAX_TEXTS:
+            raise InvalidInput(f"expected 1 to {MAX_TEXTS} texts, got {len(request.texts)}", field="texts")
+        deadline_s = self._engine.deadline_s(context)
+        # One after the other: a request holds one place in the queue, however many texts it has.
+        results = [await self._embed_text(text, deadline_s) for text in request.texts]
+        return encoder_pb2.EmbedTextsResponse(results=results, encoder=encoder_to_proto(self._engine.summary))
 
     async def _embed(self, image: encoder_pb2.ImageInput, deadline_s: float | None) -> encoder_pb2.EmbedResult:
         frame_number = image.frame_number if image.HasField("frame_number") else None
@@ -58,6 +65,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             return encoder_pb2.EmbedResult(error=item_error(error))
         values = embedding.embedded.embedding.tolist()
         return encoder_pb2.EmbedResult(embedding=encoder_pb2.Embedding(values=values))
+
+    async def _embed_text(self, text: str, deadline_s: float | None) -> encoder_pb2.EmbedResult:
+        try:
+            vector = await self._engine.texts.embed(text, deadline_s=deadline_s)
+        except InvalidInput as error:
+            return encoder_pb2.EmbedResult(error=item_error(error))
+        return encoder_pb2.EmbedResult(embedding=encoder_pb2.Embedding(values=vector.tolist()))
 
 
 def item_error(error: NearcaseError) -> ItemError:

@@ -1,16 +1,18 @@
-"""What all services share: from a file, or a stored case, to a query with its embedding."""
+"""What all services share: the running parts, and the way from a file to its embedding."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nearcase.errors import InvalidInput, Unsupported
-from nearcase.index.filters import Equals
+from nearcase.errors import InvalidInput
 from nearcase.retrieve.cases import case_id_of
-from nearcase.retrieve.search import Query
-from nearcase.types import Case, EncoderSummary, QueryImage
+from nearcase.serve.caller import current
+from nearcase.serve.flight import Flight
+from nearcase.serve.metrics import Metrics, make_metrics
+from nearcase.serve.trail import note
+from nearcase.settings import MAX_BYTES_IN_FLIGHT
+from nearcase.types import Case, EncoderSummary
 
 if TYPE_CHECKING:
     import grpc
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from nearcase.encode.card import Card
     from nearcase.index.base import Index
     from nearcase.prepare import Prepared, Preparer
+    from nearcase.retrieve.erasures import Erasures
     from nearcase.retrieve.library import Library
     from nearcase.serve.findings import Findings
     from nearcase.serve.privacy import Privacy
+    from nearcase.serve.recall import RecallWatch
     from nearcase.serve.records import Records
+    from nearcase.serve.tenants import Tenants
+    from nearcase.serve.texts import Texts
     from nearcase.settings import Settings
 
 
@@ -37,17 +43,6 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A query, and what its image turned out to be."""
-
-    query: Query
-    image: QueryImage
-    decode_ms: float = 0.0
-    queue_ms: float = 0.0
-    encode_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Engine:
     """The running parts, built by `app.py` and handed to each service."""
 
@@ -57,16 +52,48 @@ class Engine:
     summary: EncoderSummary
     preparer: Preparer
     batcher: Batcher
-    index: Index
-    library: Library
+    texts: Texts
+    tenants: Tenants
     privacy: Privacy
-    findings: Findings
-    records: Records
+    recall: RecallWatch
+    is_fallback: bool = False  # the encoder runs on the CPU because the GPU can not be had
+    metrics: Metrics = field(default_factory=make_metrics)
+    flight: Flight = field(default_factory=lambda: Flight(MAX_BYTES_IN_FLIGHT))
+
+    @property
+    def index(self) -> Index:
+        """That of the tenant who asks, as is all of the next four."""
+        return self.tenants.here().index
+
+    @property
+    def library(self) -> Library:
+        """Its cases."""
+        return self.tenants.here().library
+
+    @property
+    def findings(self) -> Findings:
+        """What can be decided."""
+        return self.tenants.here().findings
+
+    @property
+    def records(self) -> Records:
+        """The records of its decisions."""
+        return self.tenants.here().records
+
+    @property
+    def erasures(self) -> Erasures:
+        """What was erased."""
+        return self.tenants.here().erasures
 
     def deadline_s(self, context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
         """The caller's deadline on the monotonic clock; None without one."""
         remaining_s = context.time_remaining()
         return None if remaining_s is None else self.clock.monotonic_s() + remaining_s
+
+    def took(self, *, adding: bool = False, **taken_ms: float) -> None:
+        """Notes what stages took that followed one another and ended now, for metrics, traces and the log."""
+        self.metrics.take_stages(taken_ms, adding=adding)
+        note(taken_ms.items(), self.clock.monotonic_s())
 
     async def embed(
         self, data: bytes, frame_number: int | None, *, deadline_s: float | None, adding: bool = False
@@ -87,62 +114,17 @@ class Engine:
         prepared = await self.preparer.prepare(data, frame_number, text_policy, bulk=adding)
         decode_ms = (self.clock.monotonic_s() - start_s) * 1e3
         embedded = await self.batcher.embed(prepared.pixels, deadline_s=deadline_s, bulk=adding)
+        self.took(adding=adding, decode=decode_ms, queue=embedded.queue_ms, encode=embedded.encode_ms)
         return Embedding(prepared, embedded, decode_ms)
-
-    async def example(self, source: Any, weight: float, *, deadline_s: float | None) -> Example:
-        """Returns the query that a message with a `source` oneof and a frame number asks for.
-
-        Raises:
-            InvalidInput: No source is given.
-            NotFound: The case is not in the library.
-            Unsupported: No engine here serves this kind of source.
-        """
-        kind = source.WhichOneof("source")
-        frame_number = source.frame_number if source.HasField("frame_number") else None
-        if kind == "image":
-            return await self._from_file(source.image, frame_number, weight, deadline_s)
-        if frame_number is not None:
-            raise InvalidInput("a frame_number belongs to an image; a stored case is one frame", field="frame_number")
-        if kind in ("case_id", "instance_uid"):
-            return await self._from_library(kind, getattr(source, kind), weight)
-        if kind is None:
-            raise InvalidInput("expected an example: image, case_id or instance_uid", field="source")
-        raise Unsupported(
-            f"UNIMPLEMENTED: a query by {kind} is not served by this version", reason="UNIMPLEMENTED", field=kind
-        )
-
-    async def examples(self, sources: list[tuple[Any, float]], *, deadline_s: float | None) -> list[Example]:
-        """Returns all queries; the first that fails ends the others."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self.example(source, weight, deadline_s=deadline_s)) for source, weight in sources
-                ]
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
-
-    async def _from_file(
-        self, data: bytes, frame_number: int | None, weight: float, deadline_s: float | None
-    ) -> Example:
-        embedding = await self.embed(data, frame_number, deadline_s=deadline_s)
-        prepared, embedded = embedding.prepared, embedding.embedded
-        query = Query(self.privacy.case(to_case(prepared)), embedded.embedding, weight)
-        return Example(query, prepared.image, embedding.decode_ms, embedded.queue_ms, embedded.encode_ms)
-
-    async def _from_library(self, kind: str, key: str, weight: float) -> Example:
-        case, vector = await self.library.get(
-            key if kind == "case_id" else self.privacy.where(Equals("instance_uid", key))
-        )
-        image = QueryImage(case.facts, case.frame_number, case.frame_count, (), case.thumbnail_jpeg)
-        return Example(Query(case, vector, weight), image)
 
 
 def to_case(prepared: Prepared) -> Case:
     """Returns the case that a file is, before anything is added to what it says."""
     image = prepared.image
     return Case(
-        case_id=case_id_of(image.facts, prepared.content_sha256, image.frame_number),
+        case_id=case_id_of(
+            image.facts, prepared.content_sha256, image.frame_number, current().tenant, is_series=prepared.is_series
+        ),
         facts=image.facts,
         frame_number=image.frame_number,
         frame_count=image.frame_count,

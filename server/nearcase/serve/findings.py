@@ -11,6 +11,7 @@ from nearcase.errors import NotFound
 from nearcase.index.filter_text import parse
 from nearcase.index.filters import Filter, In
 from nearcase.retrieve.library import all_of, has_label
+from nearcase.retrieve.scope import UNFLAGGED
 
 if TYPE_CHECKING:
     from nearcase.retrieve.library import Library
@@ -24,7 +25,7 @@ class Findings:
     def __init__(self, declared: Declared, library: Library) -> None:
         self._declared, self._library = declared, library
         self._snapshot = ""
-        self._counts: dict[str, int] = {}
+        self._counts: dict[Filter, int] = {}  # by what is counted: a finding may be declared anew
         self._labels: tuple[str, ...] = ()
 
     async def all(self) -> Declared:
@@ -46,16 +47,21 @@ class Findings:
             raise NotFound(f"{message}; ListFindings lists them", reason="FINDING_NOT_FOUND", field="finding")
         return found
 
+    def is_declared(self, name: str) -> bool:
+        """Returns whether an operator named it, rather than a label of some case."""
+        return name in self._declared
+
     async def labelled_count(self, finding: Finding) -> int:
         """Returns how many cases in the finding's scope tell its outcome."""
         await self._renew()
-        if finding.name not in self._counts:
+        where = evidence_of(finding)
+        if where not in self._counts:
             snapshot = self._snapshot
-            count = await self._library.count(evidence_of(finding))
+            count = await self._library.count(where)
             if snapshot != self._snapshot:
                 return count
-            self._counts[finding.name] = count
-        return self._counts[finding.name]
+            self._counts[where] = count
+        return self._counts[where]
 
     async def _renew(self) -> None:
         snapshot = await self._library.snapshot()
@@ -64,9 +70,9 @@ class Findings:
             self._snapshot, self._counts, self._labels = snapshot, {}, labels
 
 
-def evidence_of(finding: Finding) -> Filter | None:
-    """Returns which cases may be evidence: in scope, with one of the label's values that count."""
+def evidence_of(finding: Finding) -> Filter:
+    """Returns which cases may be evidence: without a flag, in scope, with one of the label's values that count."""
     scope = parse(finding.scope.text) if finding.scope.text else None
     values = (*finding.positive_values, *finding.negative_values)
     told = In("labels", tuple(f"{finding.label}={value}" for value in values)) if finding.negative_values else None
-    return all_of(scope, told or has_label(finding.label))
+    return all_of(scope, told or has_label(finding.label), UNFLAGGED) or UNFLAGGED

@@ -46,6 +46,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith("/nearcase."):
             return handler
         read = _tolerant(cast(Any, handler.request_deserializer))
+        if handler.response_streaming and not handler.request_streaming:
+            streamed = self._yielding(cast(Any, handler.unary_stream), method)
+            return grpc.unary_stream_rpc_method_handler(streamed, read, handler.response_serializer)
         if handler.response_streaming:
             call = self._streaming(cast(Any, handler.stream_stream), method)
             return grpc.stream_stream_rpc_method_handler(call, read, handler.response_serializer)
@@ -73,6 +76,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def handle(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             async with _Place(self.streams, context, method):
                 async for response in call(_each_whole(requests), context):
+                    yield response
+
+        return handle
+
+    def _yielding(self, call: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with _Place(self.streams, context, method):
+                async for response in call(_whole(request), context):
                     yield response
 
         return handle

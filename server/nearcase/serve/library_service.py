@@ -8,14 +8,26 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 
-from nearcase.convert import case_to_proto, check_case_mask, encoder_to_proto
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from nearcase.convert import case_to_proto, check_case_mask, encoder_to_proto, recall_to_proto
 from nearcase.errors import InvalidInput
 from nearcase.index.filter_text import parse, to_text
-from nearcase.index.filters import Equals, Filter
-from nearcase.index.points import check_ids
+from nearcase.index.filters import Filter
 from nearcase.serve.adding import AddStream
+from nearcase.serve.caller import current
 from nearcase.serve.context import Context
 from nearcase.serve.engine import Engine
+from nearcase.serve.life import (
+    case_key,
+    erase_cases,
+    erasure_to_proto,
+    merge_patients,
+    page_of_erasures,
+    update_case,
+)
+from nearcase.serve.recall import state_to_proto, to_sample
+from nearcase.serve.transfer import export_cases, import_cases
 from nearcase.serve.uploads import Uploads, folder_size_bytes
 from nearcase.v1 import library_pb2, library_pb2_grpc
 
@@ -40,18 +52,15 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
 
     async def GetUpload(self, request: library_pb2.GetUploadRequest, context: Context) -> library_pb2.GetUploadResponse:
         """Tells how much of an unfinished item is here."""
-        received, size = await asyncio.to_thread(self._uploads.find, request.request_id, request.sha256)
+        received, size = await asyncio.to_thread(
+            self._uploads.find, request.request_id, request.sha256, current().tenant
+        )
         return library_pb2.GetUploadResponse(received_bytes=received, size_bytes=size)
 
     async def GetCase(self, request: library_pb2.GetCaseRequest, context: Context) -> library_pb2.GetCaseResponse:
         """Returns one case."""
         names = check_case_mask(request.case_mask)
-        kind = request.WhichOneof("key")
-        if kind is None:
-            raise InvalidInput("expected case_id or instance_uid", field="key")
-        named = self._engine.privacy.where(Equals("instance_uid", request.instance_uid))
-        key = request.case_id if kind == "case_id" else named
-        case, _ = await self._engine.library.get(key)
+        case, _ = await self._engine.library.get(case_key(self._engine, request))
         return library_pb2.GetCaseResponse(case=case_to_proto(case, names))
 
     async def ListCases(self, request: library_pb2.ListCasesRequest, context: Context) -> library_pb2.ListCasesResponse:
@@ -72,30 +81,53 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
             total_size=page.total,
         )
 
+    async def UpdateCase(
+        self, request: library_pb2.UpdateCaseRequest, context: Context
+    ) -> library_pb2.UpdateCaseResponse:
+        """Corrects the labels and flags of a case."""
+        case = await update_case(self._engine, request)
+        return library_pb2.UpdateCaseResponse(case=case_to_proto(case, check_case_mask(FieldMask())))
+
+    async def MergePatients(
+        self, request: library_pb2.MergePatientsRequest, context: Context
+    ) -> library_pb2.MergePatientsResponse:
+        """Gives the cases of one patient to another."""
+        return library_pb2.MergePatientsResponse(changed_count=await merge_patients(self._engine, request))
+
     async def EraseCases(
         self, request: library_pb2.EraseCasesRequest, context: Context
     ) -> library_pb2.EraseCasesResponse:
-        """Removes all cases of an image, series, study or patient."""
-        kind = request.WhichOneof("target")
-        privacy = self._engine.privacy
-        if kind is None or not _target(request, kind):
-            raise InvalidInput(
-                "expected what to erase: case_id, instance_uid, series_uid, study_uid or patient", field="target"
-            )
-        if kind == "case_id":
-            check_ids([request.case_id])
-        if kind == "patient":
-            where = privacy.patient(request.patient.patient_id, request.patient.patient_id_issuer)
-        else:
-            where = privacy.where(Equals(kind, _target(request, kind)))
-        count = await self._engine.library.erase(where)
-        return library_pb2.EraseCasesResponse(erased_count=count)
+        """Removes cases, proves it, and returns the certificate."""
+        done = await erase_cases(self._engine, request)
+        last = erasure_to_proto(done[-1]) if done else None
+        return library_pb2.EraseCasesResponse(erased_count=sum(each.case_count for each in done), certificate=last)
+
+    async def ListErasures(
+        self, request: library_pb2.ListErasuresRequest, context: Context
+    ) -> library_pb2.ListErasuresResponse:
+        """Returns a page of certificates, newest first."""
+        page, token = page_of_erasures(self._engine.erasures.certificates(), request.page_size, request.page_token)
+        return library_pb2.ListErasuresResponse(erasures=map(erasure_to_proto, page), next_page_token=token)
+
+    async def ExportCases(
+        self, request: library_pb2.ExportCasesRequest, context: Context
+    ) -> AsyncIterator[library_pb2.ExportCasesResponse]:
+        """Streams cases with their embeddings in the order of case ids."""
+        async for response in export_cases(self._engine, request):
+            yield response
+
+    async def ImportCases(
+        self, request_iterator: AsyncIterator[library_pb2.ImportCasesRequest], context: Context
+    ) -> AsyncIterator[library_pb2.ImportCasesResponse]:
+        """Stores exported cases; one answer for each batch."""
+        async for response in import_cases(self._engine, request_iterator):
+            yield response
 
     async def GetStatistics(
         self, request: library_pb2.GetStatisticsRequest, context: Context
     ) -> library_pb2.GetStatisticsResponse:
         """Counts what the library holds."""
-        counted = await self._engine.library.statistics()
+        counted, index = await self._engine.library.statistics(), self._engine.index
         return library_pb2.GetStatisticsResponse(
             case_count=counted.case_count,
             patient_count=counted.patient_count,
@@ -103,12 +135,21 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
                 library_pb2.FieldCounts(field=field, counts=counts) for field, counts in counted.field_counts.items()
             ],
             encoder=encoder_to_proto(self._engine.summary),
-            size_bytes=await asyncio.to_thread(folder_size_bytes, self._engine.settings.data),
+            size_bytes=await self._size_bytes(),
+            index=state_to_proto(await index.state(), self._engine.recall.known_to(index)),
         )
 
+    async def _size_bytes(self) -> int:
+        """0 where tenants share the files: their size would tell of the others."""
+        if self._engine.tenants.many:
+            return 0
+        return await asyncio.to_thread(folder_size_bytes, self._engine.settings.data)
 
-def _target(request: library_pb2.EraseCasesRequest, kind: str) -> str:
-    return request.patient.patient_id if kind == "patient" else str(getattr(request, kind))
+    async def CheckRecall(
+        self, request: library_pb2.CheckRecallRequest, context: Context
+    ) -> library_pb2.CheckRecallResponse:
+        """Compares searches with exact ones."""
+        return recall_to_proto(await self._engine.recall.check_now(to_sample(request), self._engine.index))
 
 
 def _write_token(cursor: str | None, where: Filter | None) -> str:

@@ -11,11 +11,12 @@ import hashlib
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from nearcase.errors import InvalidInput, Overloaded, Unready
 
-KEEP_S = 24 * 3600.0
+HOUR_S = 3600.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,32 +84,34 @@ class Upload:
 
 
 class Uploads:
-    """The folder of unfinished uploads; parts that nobody resumed in a day are dropped at start.
+    """The folder of unfinished uploads; parts that nobody went on with for some hours are dropped.
 
     Args:
         folder: Made if it is absent.
         max_bytes: Of all parts together, as announced by those that are open now and kept by the others.
+        keep_hours: How long a part is kept that nobody goes on with.
         in_memory: Nothing is written, nothing can be resumed, and all parts that lie there are dropped at start.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int, in_memory: bool = False) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int, keep_hours: float = 24.0, in_memory: bool = False) -> None:
         self._folder, self._max_bytes, self._in_memory = folder, max_bytes, in_memory
+        self._keep_s = keep_hours * HOUR_S
         self._open: dict[Path, int] = {}
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._drop_old()
+            self.expire()
         except OSError as error:
             raise Unready(f"the folder for uploads can not be used: {error.strerror}", reason="DISK") from error
 
-    def open(self, request_id: str, sha256: str, size_bytes: int) -> Upload:
-        """Returns the upload, new or resumed; `close` gives it back.
+    def open(self, request_id: str, sha256: str, size_bytes: int, tenant: str = "") -> Upload:
+        """Returns the upload, new or resumed; `close` gives it back. Each tenant has uploads of its own.
 
         Raises:
             InvalidInput: The hash is no SHA-256, or another stream sends the same upload now.
             Overloaded: Too many bytes are under way.
         """
-        self._drop_old()
-        path = self._path(request_id, sha256, size_bytes)
+        self.expire()
+        path = self._folder / f"{_name(request_id, sha256, tenant)}-{size_bytes}.part"
         if path in self._open:
             raise InvalidInput("another stream is sending this upload now", reason="UPLOAD_IN_USE", field="request_id")
         if self._held_bytes() + size_bytes > self._max_bytes:
@@ -117,35 +120,34 @@ class Uploads:
         return Upload(path, size_bytes, sha256, in_memory=self._in_memory)
 
     def close(self, upload: Upload) -> None:
-        """Lets go of the upload; what was received stays for a day unless it was dropped, or was in memory."""
+        """Lets go of the upload; what was received stays for some hours unless it was dropped, or was in memory."""
         self._open.pop(upload.path, None)
         if self._in_memory:
             upload.drop()
 
-    def find(self, request_id: str, sha256: str) -> tuple[int, int]:
+    def find(self, request_id: str, sha256: str, tenant: str = "") -> tuple[int, int]:
         """Returns (received, announced) bytes of an upload; (0, 0) for one that is not known."""
-        for path in self._folder.glob(f"{_name(request_id, sha256)}-*.part"):
+        for path in self._folder.glob(f"{_name(request_id, sha256, tenant)}-*.part"):
             return path.stat().st_size, int(path.stem.rsplit("-", 1)[1])
         return 0, 0
 
-    def _drop_old(self) -> None:
-        """Drops what nobody went on with for a day; in memory mode, all that an earlier server left."""
+    def expire(self) -> None:
+        """Drops what nobody went on with for too long; in memory mode, all that an earlier server left."""
         for path in self._folder.glob("*.part"):
-            if path not in self._open and (self._in_memory or time.time() - path.stat().st_mtime > KEEP_S):
-                path.unlink(missing_ok=True)
-
-    def _path(self, request_id: str, sha256: str, size_bytes: int) -> Path:
-        return self._folder / f"{_name(request_id, sha256)}-{size_bytes}.part"
+            with suppress(FileNotFoundError):  # it was made whole meanwhile
+                is_old = time.time() - path.stat().st_mtime > self._keep_s
+                if path not in self._open and (self._in_memory or is_old):
+                    path.unlink()
 
     def _held_bytes(self) -> int:
         kept = sum(path.stat().st_size for path in self._folder.glob("*.part") if path not in self._open)
         return kept + sum(self._open.values())
 
 
-def _name(request_id: str, sha256: str) -> str:
+def _name(request_id: str, sha256: str, tenant: str) -> str:
     if not _SHA256.fullmatch(sha256):
         raise InvalidInput("a file in chunks needs its sha256, 64 hexadecimal digits in lower case", field="sha256")
-    return hashlib.sha256(f"{request_id}\n{sha256}".encode()).hexdigest()[:40]
+    return hashlib.sha256(f"{tenant}\n{request_id}\n{sha256}".encode()).hexdigest()[:40]
 
 
 def folder_size_bytes(folder: Path) -> int:

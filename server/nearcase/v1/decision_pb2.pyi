@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from nearcase.v1 import encoder_pb2 as _encoder_pb2
 from nearcase.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -62,7 +63,7 @@ class _StanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stance.ValueTy
     STANCE_UNSPECIFIED: _Stance.ValueType  # 0
     """Never sent."""
     STANCE_SUPPORTING: _Stance.ValueType  # 1
-    """The prior case had the finding's leading value."""
+    """The prior case had a positive value of the finding; where none was declared positive, the leading value."""
     STANCE_OPPOSING: _Stance.ValueType  # 2
     """The prior case had another value."""
 
@@ -72,7 +73,7 @@ class Stance(_Stance, metaclass=_StanceEnumTypeWrapper):
 STANCE_UNSPECIFIED: Stance.ValueType  # 0
 """Never sent."""
 STANCE_SUPPORTING: Stance.ValueType  # 1
-"""The prior case had the finding's leading value."""
+"""The prior case had a positive value of the finding; where none was declared positive, the leading value."""
 STANCE_OPPOSING: Stance.ValueType  # 2
 """The prior case had another value."""
 Global___Stance: _TypeAlias = Stance  # noqa: Y015
@@ -354,8 +355,32 @@ class DecideOptions(_message.Message):
 Global___DecideOptions: _TypeAlias = DecideOptions  # noqa: Y015
 
 @_typing.final
+class ImageFiles(_message.Message):
+    """Images that are decided about together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_encoder_pb2.ImageInput]:
+        """The images, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[_encoder_pb2.ImageInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageFiles: _TypeAlias = ImageFiles  # noqa: Y015
+
+@_typing.final
 class DecideRequest(_message.Message):
-    """Asks for decisions about an image or a case of the library."""
+    """Asks for decisions about an image, a series or a study."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -364,6 +389,7 @@ class DecideRequest(_message.Message):
     INSTANCE_UID_FIELD_NUMBER: _builtins.int
     SERIES_UID_FIELD_NUMBER: _builtins.int
     STUDY_UID_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     FRAME_NUMBER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
@@ -379,6 +405,10 @@ class DecideRequest(_message.Message):
     frame_number: _builtins.int
     """Frame of a multi-frame image, counting from 1; unset takes the middle frame."""
     @_builtins.property
+    def files(self) -> Global___ImageFiles:
+        """Several files of one series or study, or frames of one file."""
+
+    @_builtins.property
     def options(self) -> Global___DecideOptions:
         """What is asked."""
 
@@ -390,16 +420,17 @@ class DecideRequest(_message.Message):
         instance_uid: _builtins.str = ...,
         series_uid: _builtins.str = ...,
         study_uid: _builtins.str = ...,
+        files: Global___ImageFiles | None = ...,
         frame_number: _builtins.int | None = ...,
         options: Global___DecideOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "files", b"files", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "files", b"files", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_number: _TypeAlias = _typing.Literal["frame_number"]  # noqa: Y015
     _WhichOneofArgType__frame_number: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number"]  # noqa: Y015
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["image", "case_id", "instance_uid", "series_uid", "study_uid"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["image", "case_id", "instance_uid", "series_uid", "study_uid", "files"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_number) -> _WhichOneofReturnType__frame_number | None: ...

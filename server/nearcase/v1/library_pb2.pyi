@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from nearcase.v1 import types_pb2 as _types_pb2
@@ -492,6 +493,7 @@ class EraseCasesRequest(_message.Message):
     SERIES_UID_FIELD_NUMBER: _builtins.int
     STUDY_UID_FIELD_NUMBER: _builtins.int
     PATIENT_FIELD_NUMBER: _builtins.int
+    OLDER_THAN_DAYS_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """One image by its case id."""
     instance_uid: _builtins.str
@@ -500,6 +502,8 @@ class EraseCasesRequest(_message.Message):
     """A series."""
     study_uid: _builtins.str
     """A study."""
+    older_than_days: _builtins.float
+    """Every case that was added longer ago, by the server's clock; above 0."""
     @_builtins.property
     def patient(self) -> Global___PatientKey:
         """All of a patient."""
@@ -512,12 +516,13 @@ class EraseCasesRequest(_message.Message):
         series_uid: _builtins.str = ...,
         study_uid: _builtins.str = ...,
         patient: Global___PatientKey | None = ...,
+        older_than_days: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "instance_uid", b"instance_uid", "patient", b"patient", "series_uid", b"series_uid", "study_uid", b"study_uid", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "instance_uid", b"instance_uid", "older_than_days", b"older_than_days", "patient", b"patient", "series_uid", b"series_uid", "study_uid", b"study_uid", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "instance_uid", b"instance_uid", "patient", b"patient", "series_uid", b"series_uid", "study_uid", b"study_uid", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "instance_uid", b"instance_uid", "older_than_days", b"older_than_days", "patient", b"patient", "series_uid", b"series_uid", "study_uid", b"study_uid", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["case_id", "instance_uid", "series_uid", "study_uid", "patient"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["case_id", "instance_uid", "series_uid", "study_uid", "patient", "older_than_days"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -530,20 +535,597 @@ class EraseCasesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ERASED_COUNT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     erased_count: _builtins.int
     """Cases that were removed; 0 where there were none."""
+    @_builtins.property
+    def certificate(self) -> Global___Erasure:
+        """The certificate; unset where there was nothing to erase. Very many cases are erased in several parts; this is of
+        the last, and ListErasures has all.
+        """
+
     def __init__(
         self,
         *,
         erased_count: _builtins.int = ...,
+        certificate: Global___Erasure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased_count", b"erased_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "erased_count", b"erased_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseCasesResponse: _TypeAlias = EraseCasesResponse  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """The certificate of one erasure; it names nobody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    ERASE_TIME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CASE_COUNT_FIELD_NUMBER: _builtins.int
+    RECORD_COUNT_FIELD_NUMBER: _builtins.int
+    REWRITTEN_FIELD_NUMBER: _builtins.int
+    FOUND_AGAIN_COUNT_FIELD_NUMBER: _builtins.int
+    erasure_id: _builtins.str
+    """Names the erasure."""
+    target: _builtins.str
+    """What was named: case, instance, series, study, patient or retention; replay where an older copy of the library
+    had brought back what was erased.
+    """
+    case_count: _builtins.int
+    """Cases that were removed, each with its vector and thumbnail."""
+    record_count: _builtins.int
+    """Records of decisions in which the cases were blotted out."""
+    rewritten: _builtins.bool
+    """True: the files that held them were rewritten; false: a server does that later, on its own."""
+    found_again_count: _builtins.int
+    """Cases that a search for what was erased found afterwards: 0."""
+    @_builtins.property
+    def erase_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done."""
+
+    def __init__(
+        self,
+        *,
+        erasure_id: _builtins.str = ...,
+        erase_time: _timestamp_pb2.Timestamp | None = ...,
+        target: _builtins.str = ...,
+        case_count: _builtins.int = ...,
+        record_count: _builtins.int = ...,
+        rewritten: _builtins.bool = ...,
+        found_again_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "erase_time", b"erase_time", "erasure_id", b"erasure_id", "found_again_count", b"found_again_count", "record_count", b"record_count", "rewritten", b"rewritten", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
+
+@_typing.final
+class ListErasuresRequest(_message.Message):
+    """Asks for certificates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most certificates to return, at most 1000; 0 is 100."""
+    page_token: _builtins.str
+    """next_page_token of the answer before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListErasuresRequest: _TypeAlias = ListErasuresRequest  # noqa: Y015
+
+@_typing.final
+class ListErasuresResponse(_message.Message):
+    """A page of certificates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty when there are no more."""
+    @_builtins.property
+    def erasures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Erasure]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        erasures: _abc.Iterable[Global___Erasure] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erasures", b"erasures", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListErasuresResponse: _TypeAlias = ListErasuresResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCaseRequest(_message.Message):
+    """Corrects one case."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_UID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SET_FLAGS_FIELD_NUMBER: _builtins.int
+    CLEAR_FLAGS_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """Its case id."""
+    instance_uid: _builtins.str
+    """Its SOP Instance UID."""
+    changed_by: _builtins.str
+    """Who says so; kept in the history."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels to set; an empty value removes the label."""
+
+    @_builtins.property
+    def set_flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Flags to set: "excluded" or "no-consent"."""
+
+    @_builtins.property
+    def clear_flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Flags to clear."""
+
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        instance_uid: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        set_flags: _abc.Iterable[_builtins.str] | None = ...,
+        clear_flags: _abc.Iterable[_builtins.str] | None = ...,
+        changed_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "instance_uid", b"instance_uid", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "changed_by", b"changed_by", "clear_flags", b"clear_flags", "instance_uid", b"instance_uid", "key", b"key", "labels", b"labels", "set_flags", b"set_flags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["case_id", "instance_uid"]  # noqa: Y015
+    _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
+
+Global___UpdateCaseRequest: _TypeAlias = UpdateCaseRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCaseResponse(_message.Message):
+    """The case as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def case(self) -> _types_pb2.Case:
+        """The case."""
+
+    def __init__(
+        self,
+        *,
+        case: _types_pb2.Case | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCaseResponse: _TypeAlias = UpdateCaseResponse  # noqa: Y015
+
+@_typing.final
+class MergePatientsRequest(_message.Message):
+    """Two ids of one person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    INTO_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_FIELD_NUMBER: _builtins.int
+    changed_by: _builtins.str
+    """Who says so; kept in the history of each case, under the name "patient (merged)"."""
+    @_builtins.property
+    def into(self) -> Global___PatientKey:
+        """The id that stays."""
+
+    def __init__(
+        self,
+        *,
+        into: Global___PatientKey | None = ...,
+        changed_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "into", b"into"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_by", b"changed_by", "from", b"from", "into", b"into"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergePatientsRequest: _TypeAlias = MergePatientsRequest  # noqa: Y015
+
+@_typing.final
+class MergePatientsResponse(_message.Message):
+    """What was merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    changed_count: _builtins.int
+    """Cases that changed hands."""
+    def __init__(
+        self,
+        *,
+        changed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_count", b"changed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergePatientsResponse: _TypeAlias = MergePatientsResponse  # noqa: Y015
+
+@_typing.final
+class ExportCasesRequest(_message.Message):
+    """Asks for cases with their embeddings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_CASE_ID_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Which cases, in the filter language of docs/filters.md; empty is all."""
+    after_case_id: _builtins.str
+    """Go on after this case id; empty starts anew."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        after_case_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_case_id", b"after_case_id", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCasesRequest: _TypeAlias = ExportCasesRequest  # noqa: Y015
+
+@_typing.final
+class ExportedCase(_message.Message):
+    """A case as it travels between libraries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def case(self) -> _types_pb2.Case:
+        """The case with its thumbnail."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its embedding."""
+
+    @_builtins.property
+    def given(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the facts that a person or a table gave."""
+
+    def __init__(
+        self,
+        *,
+        case: _types_pb2.Case | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        given: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "given", b"given", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedCase: _TypeAlias = ExportedCase  # noqa: Y015
+
+@_typing.final
+class LibraryIdentity(_message.Message):
+    """What a library's cases need to be read again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODER_IDENTITY_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    PSEUDONYM_CHECK_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CASE_COUNT_FIELD_NUMBER: _builtins.int
+    encoder_identity: _builtins.str
+    """The encoder, its precision and recipe, in one word; embeddings of another can not be compared."""
+    dimension: _builtins.int
+    """Length of an embedding."""
+    pseudonym_check: _builtins.str
+    """Knows the pseudonym key of a de-identified library again; empty in one that is as stated."""
+    snapshot: _builtins.str
+    """Names the state of the library."""
+    case_count: _builtins.int
+    """Cases that the filter keeps."""
+    def __init__(
+        self,
+        *,
+        encoder_identity: _builtins.str = ...,
+        dimension: _builtins.int = ...,
+        pseudonym_check: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+        case_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "dimension", b"dimension", "encoder_identity", b"encoder_identity", "pseudonym_check", b"pseudonym_check", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LibraryIdentity: _TypeAlias = LibraryIdentity  # noqa: Y015
+
+@_typing.final
+class ExportCasesResponse(_message.Message):
+    """One message of an export: the identity first, then cases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identity(self) -> Global___LibraryIdentity:
+        """First message."""
+
+    @_builtins.property
+    def cases(self) -> Global___ExportedCases:
+        """All other messages."""
+
+    def __init__(
+        self,
+        *,
+        identity: Global___LibraryIdentity | None = ...,
+        cases: Global___ExportedCases | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "identity", b"identity", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "identity", b"identity", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["identity", "cases"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ExportCasesResponse: _TypeAlias = ExportCasesResponse  # noqa: Y015
+
+@_typing.final
+class ExportedCases(_message.Message):
+    """Some exported cases, in the order of their ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportedCase]:
+        """The cases."""
+
+    def __init__(
+        self,
+        *,
+        cases: _abc.Iterable[Global___ExportedCase] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedCases: _TypeAlias = ExportedCases  # noqa: Y015
+
+@_typing.final
+class ImportCasesRequest(_message.Message):
+    """One message of an import: the identity first, then cases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identity(self) -> Global___LibraryIdentity:
+        """First message; must be that of the library."""
+
+    @_builtins.property
+    def cases(self) -> Global___ExportedCases:
+        """All other messages; each is answered once it is durable."""
+
+    def __init__(
+        self,
+        *,
+        identity: Global___LibraryIdentity | None = ...,
+        cases: Global___ExportedCases | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "identity", b"identity", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "identity", b"identity", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["identity", "cases"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ImportCasesRequest: _TypeAlias = ImportCasesRequest  # noqa: Y015
+
+@_typing.final
+class ImportCasesResponse(_message.Message):
+    """What became of one batch, in the order of the batches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_COUNT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    REPLACED_COUNT_FIELD_NUMBER: _builtins.int
+    ERASED_COUNT_FIELD_NUMBER: _builtins.int
+    added_count: _builtins.int
+    """Cases that are new."""
+    unchanged_count: _builtins.int
+    """Cases that were there, as they are."""
+    replaced_count: _builtins.int
+    """Cases that were there and are replaced."""
+    erased_count: _builtins.int
+    """Cases that were erased here after they were exported; they stay erased."""
+    def __init__(
+        self,
+        *,
+        added_count: _builtins.int = ...,
+        unchanged_count: _builtins.int = ...,
+        replaced_count: _builtins.int = ...,
+        erased_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "erased_count", b"erased_count", "replaced_count", b"replaced_count", "unchanged_count", b"unchanged_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCasesResponse: _TypeAlias = ImportCasesResponse  # noqa: Y015
+
+@_typing.final
+class CheckRecallRequest(_message.Message):
+    """Asks for the recall of searches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_COUNT_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    sample_count: _builtins.int
+    """Stored cases to search with, 10 to 1000; 0 is 50."""
+    k: _builtins.int
+    """Neighbours to compare, 1 to 100; 0 is 10."""
+    def __init__(
+        self,
+        *,
+        sample_count: _builtins.int = ...,
+        k: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "sample_count", b"sample_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckRecallRequest: _TypeAlias = CheckRecallRequest  # noqa: Y015
+
+@_typing.final
+class RecallRow(_message.Message):
+    """The recall under one filter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    SAMPLE_COUNT_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """The filter; empty is none."""
+    candidate_count: _builtins.int
+    """Cases that it keeps."""
+    recall: _builtins.float
+    """Share of the exact neighbours that a search finds, 0 to 1."""
+    sample_count: _builtins.int
+    """Searches that this rests on."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        candidate_count: _builtins.int = ...,
+        recall: _builtins.float = ...,
+        sample_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_count", b"candidate_count", "filter", b"filter", "recall", b"recall", "sample_count", b"sample_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallRow: _TypeAlias = RecallRow  # noqa: Y015
+
+@_typing.final
+class CheckRecallResponse(_message.Message):
+    """The recall of searches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    CHECK_TIME_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    k: _builtins.int
+    """Neighbours that were compared."""
+    exact: _builtins.bool
+    """True where every search is exact, so that recall is 1 by construction."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecallRow]:
+        """One row for each filter, without a filter first."""
+
+    @_builtins.property
+    def check_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was measured."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___RecallRow] | None = ...,
+        k: _builtins.int = ...,
+        check_time: _timestamp_pb2.Timestamp | None = ...,
+        exact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "exact", b"exact", "k", b"k", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckRecallResponse: _TypeAlias = CheckRecallResponse  # noqa: Y015
 
 @_typing.final
 class GetStatisticsRequest(_message.Message):
@@ -621,6 +1203,7 @@ class GetStatisticsResponse(_message.Message):
     FIELD_COUNTS_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     case_count: _builtins.int
     """All cases."""
     patient_count: _builtins.int
@@ -629,11 +1212,15 @@ class GetStatisticsResponse(_message.Message):
     """Bytes on disk, unfinished uploads included."""
     @_builtins.property
     def field_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldCounts]:
-        """Counts by modality, body_part, sex, manufacturer, source and each label."""
+        """Counts by modality, body_part, sex, manufacturer, source, flags and each label."""
 
     @_builtins.property
     def encoder(self) -> _types_pb2.EncoderSummary:
         """The encoder that the library belongs to."""
+
+    @_builtins.property
+    def index(self) -> Global___IndexState:
+        """What the index is made of."""
 
     def __init__(
         self,
@@ -643,11 +1230,90 @@ class GetStatisticsResponse(_message.Message):
         field_counts: _abc.Iterable[Global___FieldCounts] | None = ...,
         encoder: _types_pb2.EncoderSummary | None = ...,
         size_bytes: _builtins.int = ...,
+        index: Global___IndexState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "encoder", b"encoder", "field_counts", b"field_counts", "patient_count", b"patient_count", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "encoder", b"encoder", "field_counts", b"field_counts", "index", b"index", "patient_count", b"patient_count", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class IndexPart(_message.Message):
+    """One part of the index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CASE_COUNT_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    kind: _builtins.str
+    """active, frozen, plain or sealed; collection on a Qdrant server."""
+    case_count: _builtins.int
+    """Vectors in it."""
+    exact: _builtins.bool
+    """Whether every search of it scores every candidate."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        case_count: _builtins.int = ...,
+        exact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "exact", b"exact", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexPart: _TypeAlias = IndexPart  # noqa: Y015
+
+@_typing.final
+class IndexState(_message.Message):
+    """What the index is made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
+    BUILDING_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """memory, edge or qdrant."""
+    building: _builtins.bool
+    """A part is being sealed or rewritten."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexPart]:
+        """The parts."""
+
+    @_builtins.property
+    def damaged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parts that can not be read; the others are served."""
+
+    @_builtins.property
+    def recall(self) -> Global___CheckRecallResponse:
+        """The last check of recall; unset where there was none."""
+
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        parts: _abc.Iterable[Global___IndexPart] | None = ...,
+        damaged: _abc.Iterable[_builtins.str] | None = ...,
+        building: _builtins.bool = ...,
+        recall: Global___CheckRecallResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recall", b"recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["building", b"building", "damaged", b"damaged", "parts", b"parts", "recall", b"recall", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexState: _TypeAlias = IndexState  # noqa: Y015

@@ -55,10 +55,40 @@ class LibraryServiceStub:
                 request_serializer=nearcase_dot_v1_dot_library__pb2.ListCasesRequest.SerializeToString,
                 response_deserializer=nearcase_dot_v1_dot_library__pb2.ListCasesResponse.FromString,
                 _registered_method=True)
+        self.UpdateCase = channel.unary_unary(
+                '/nearcase.v1.LibraryService/UpdateCase',
+                request_serializer=nearcase_dot_v1_dot_library__pb2.UpdateCaseRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_library__pb2.UpdateCaseResponse.FromString,
+                _registered_method=True)
+        self.MergePatients = channel.unary_unary(
+                '/nearcase.v1.LibraryService/MergePatients',
+                request_serializer=nearcase_dot_v1_dot_library__pb2.MergePatientsRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_library__pb2.MergePatientsResponse.FromString,
+                _registered_method=True)
         self.EraseCases = channel.unary_unary(
                 '/nearcase.v1.LibraryService/EraseCases',
                 request_serializer=nearcase_dot_v1_dot_library__pb2.EraseCasesRequest.SerializeToString,
                 response_deserializer=nearcase_dot_v1_dot_library__pb2.EraseCasesResponse.FromString,
+                _registered_method=True)
+        self.ListErasures = channel.unary_unary(
+                '/nearcase.v1.LibraryService/ListErasures',
+                request_serializer=nearcase_dot_v1_dot_library__pb2.ListErasuresRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_library__pb2.ListErasuresResponse.FromString,
+                _registered_method=True)
+        self.ExportCases = channel.unary_stream(
+                '/nearcase.v1.LibraryService/ExportCases',
+                request_serializer=nearcase_dot_v1_dot_library__pb2.ExportCasesRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_library__pb2.ExportCasesResponse.FromString,
+                _registered_method=True)
+        self.ImportCases = channel.stream_stream(
+                '/nearcase.v1.LibraryService/ImportCases',
+                request_serializer=nearcase_dot_v1_dot_library__pb2.ImportCasesRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_library__pb2.ImportCasesResponse.FromString,
+                _registered_method=True)
+        self.CheckRecall = channel.unary_unary(
+                '/nearcase.v1.LibraryService/CheckRecall',
+                request_serializer=nearcase_dot_v1_dot_library__pb2.CheckRecallRequest.SerializeToString,
+                response_deserializer=nearcase_dot_v1_dot_library__pb2.CheckRecallResponse.FromString,
                 _registered_method=True)
         self.GetStatistics = channel.unary_unary(
                 '/nearcase.v1.LibraryService/GetStatistics',
@@ -101,8 +131,51 @@ class LibraryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCase(self, request, context):
+        """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergePatients(self, request, context):
+        """MergePatients gives the cases of one patient to another: two ids turned out to be one person.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EraseCases(self, request, context):
-        """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again.
+        """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again, and the
+        certificate says whether the files that held them were rewritten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasures(self, request, context):
+        """ListErasures returns the certificates of what was erased, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportCases(self, request, context):
+        """ExportCases streams cases with their embeddings in the order of case ids, so that an export can be resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCases(self, request_iterator, context):
+        """ImportCases stores exported cases; sending a batch again changes nothing, so that an import can be resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckRecall(self, request, context):
+        """CheckRecall compares searches with exact ones under several filters and tells how many neighbours were found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,10 +211,40 @@ def add_LibraryServiceServicer_to_server(servicer, server):
                     request_deserializer=nearcase_dot_v1_dot_library__pb2.ListCasesRequest.FromString,
                     response_serializer=nearcase_dot_v1_dot_library__pb2.ListCasesResponse.SerializeToString,
             ),
+            'UpdateCase': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCase,
+                    request_deserializer=nearcase_dot_v1_dot_library__pb2.UpdateCaseRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_library__pb2.UpdateCaseResponse.SerializeToString,
+            ),
+            'MergePatients': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergePatients,
+                    request_deserializer=nearcase_dot_v1_dot_library__pb2.MergePatientsRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_library__pb2.MergePatientsResponse.SerializeToString,
+            ),
             'EraseCases': grpc.unary_unary_rpc_method_handler(
                     servicer.EraseCases,
                     request_deserializer=nearcase_dot_v1_dot_library__pb2.EraseCasesRequest.FromString,
                     response_serializer=nearcase_dot_v1_dot_library__pb2.EraseCasesResponse.SerializeToString,
+            ),
+            'ListErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasures,
+                    request_deserializer=nearcase_dot_v1_dot_library__pb2.ListErasuresRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_library__pb2.ListErasuresResponse.SerializeToString,
+            ),
+            'ExportCases': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCases,
+                    request_deserializer=nearcase_dot_v1_dot_library__pb2.ExportCasesRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_library__pb2.ExportCasesResponse.SerializeToString,
+            ),
+            'ImportCases': grpc.stream_stream_rpc_method_handler(
+                    servicer.ImportCases,
+                    request_deserializer=nearcase_dot_v1_dot_library__pb2.ImportCasesRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_library__pb2.ImportCasesResponse.SerializeToString,
+            ),
+            'CheckRecall': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRecall,
+                    request_deserializer=nearcase_dot_v1_dot_library__pb2.CheckRecallRequest.FromString,
+                    response_serializer=nearcase_dot_v1_dot_library__pb2.CheckRecallResponse.SerializeToString,
             ),
             'GetStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatistics,
@@ -269,6 +372,60 @@ class LibraryService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateCase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearcase.v1.LibraryService/UpdateCase',
+            nearcase_dot_v1_dot_library__pb2.UpdateCaseRequest.SerializeToString,
+            nearcase_dot_v1_dot_library__pb2.UpdateCaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergePatients(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearcase.v1.LibraryService/MergePatients',
+            nearcase_dot_v1_dot_library__pb2.MergePatientsRequest.SerializeToString,
+            nearcase_dot_v1_dot_library__pb2.MergePatientsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def EraseCases(request,
             target,
             options=(),
@@ -285,6 +442,114 @@ class LibraryService:
             '/nearcase.v1.LibraryService/EraseCases',
             nearcase_dot_v1_dot_library__pb2.EraseCasesRequest.SerializeToString,
             nearcase_dot_v1_dot_library__pb2.EraseCasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearcase.v1.LibraryService/ListErasures',
+            nearcase_dot_v1_dot_library__pb2.ListErasuresRequest.SerializeToString,
+            nearcase_dot_v1_dot_library__pb2.ListErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nearcase.v1.LibraryService/ExportCases',
+            nearcase_dot_v1_dot_library__pb2.ExportCasesRequest.SerializeToString,
+            nearcase_dot_v1_dot_library__pb2.ExportCasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCases(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/nearcase.v1.LibraryService/ImportCases',
+            nearcase_dot_v1_dot_library__pb2.ImportCasesRequest.SerializeToString,
+            nearcase_dot_v1_dot_library__pb2.ImportCasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRecall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nearcase.v1.LibraryService/CheckRecall',
+            nearcase_dot_v1_dot_library__pb2.CheckRecallRequest.SerializeToString,
+            nearcase_dot_v1_dot_library__pb2.CheckRecallResponse.FromString,
             options,
             channel_credentials,
             insecure,

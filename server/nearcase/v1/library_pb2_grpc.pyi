@@ -44,8 +44,22 @@ class LibraryServiceStub:
     """GetCase returns one case."""
     ListCases: _grpc.UnaryUnaryMultiCallable[_library_pb2.ListCasesRequest, _library_pb2.ListCasesResponse]
     """ListCases returns cases in a stable order, page by page."""
+    UpdateCase: _grpc.UnaryUnaryMultiCallable[_library_pb2.UpdateCaseRequest, _library_pb2.UpdateCaseResponse]
+    """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags."""
+    MergePatients: _grpc.UnaryUnaryMultiCallable[_library_pb2.MergePatientsRequest, _library_pb2.MergePatientsResponse]
+    """MergePatients gives the cases of one patient to another: two ids turned out to be one person."""
     EraseCases: _grpc.UnaryUnaryMultiCallable[_library_pb2.EraseCasesRequest, _library_pb2.EraseCasesResponse]
-    """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again."""
+    """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again, and the
+    certificate says whether the files that held them were rewritten.
+    """
+    ListErasures: _grpc.UnaryUnaryMultiCallable[_library_pb2.ListErasuresRequest, _library_pb2.ListErasuresResponse]
+    """ListErasures returns the certificates of what was erased, newest first."""
+    ExportCases: _grpc.UnaryStreamMultiCallable[_library_pb2.ExportCasesRequest, _library_pb2.ExportCasesResponse]
+    """ExportCases streams cases with their embeddings in the order of case ids, so that an export can be resumed."""
+    ImportCases: _grpc.StreamStreamMultiCallable[_library_pb2.ImportCasesRequest, _library_pb2.ImportCasesResponse]
+    """ImportCases stores exported cases; sending a batch again changes nothing, so that an import can be resumed."""
+    CheckRecall: _grpc.UnaryUnaryMultiCallable[_library_pb2.CheckRecallRequest, _library_pb2.CheckRecallResponse]
+    """CheckRecall compares searches with exact ones under several filters and tells how many neighbours were found."""
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_library_pb2.GetStatisticsRequest, _library_pb2.GetStatisticsResponse]
     """GetStatistics counts what the library holds."""
 
@@ -65,8 +79,22 @@ class LibraryServiceAsyncStub(LibraryServiceStub):
     """GetCase returns one case."""
     ListCases: _aio.UnaryUnaryMultiCallable[_library_pb2.ListCasesRequest, _library_pb2.ListCasesResponse]  # type: ignore[assignment]
     """ListCases returns cases in a stable order, page by page."""
+    UpdateCase: _aio.UnaryUnaryMultiCallable[_library_pb2.UpdateCaseRequest, _library_pb2.UpdateCaseResponse]  # type: ignore[assignment]
+    """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags."""
+    MergePatients: _aio.UnaryUnaryMultiCallable[_library_pb2.MergePatientsRequest, _library_pb2.MergePatientsResponse]  # type: ignore[assignment]
+    """MergePatients gives the cases of one patient to another: two ids turned out to be one person."""
     EraseCases: _aio.UnaryUnaryMultiCallable[_library_pb2.EraseCasesRequest, _library_pb2.EraseCasesResponse]  # type: ignore[assignment]
-    """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again."""
+    """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again, and the
+    certificate says whether the files that held them were rewritten.
+    """
+    ListErasures: _aio.UnaryUnaryMultiCallable[_library_pb2.ListErasuresRequest, _library_pb2.ListErasuresResponse]  # type: ignore[assignment]
+    """ListErasures returns the certificates of what was erased, newest first."""
+    ExportCases: _aio.UnaryStreamMultiCallable[_library_pb2.ExportCasesRequest, _library_pb2.ExportCasesResponse]  # type: ignore[assignment]
+    """ExportCases streams cases with their embeddings in the order of case ids, so that an export can be resumed."""
+    ImportCases: _aio.StreamStreamMultiCallable[_library_pb2.ImportCasesRequest, _library_pb2.ImportCasesResponse]  # type: ignore[assignment]
+    """ImportCases stores exported cases; sending a batch again changes nothing, so that an import can be resumed."""
+    CheckRecall: _aio.UnaryUnaryMultiCallable[_library_pb2.CheckRecallRequest, _library_pb2.CheckRecallResponse]  # type: ignore[assignment]
+    """CheckRecall compares searches with exact ones under several filters and tells how many neighbours were found."""
     GetStatistics: _aio.UnaryUnaryMultiCallable[_library_pb2.GetStatisticsRequest, _library_pb2.GetStatisticsResponse]  # type: ignore[assignment]
     """GetStatistics counts what the library holds."""
 
@@ -109,12 +137,62 @@ class LibraryServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListCases returns cases in a stable order, page by page."""
 
     @_abc_1.abstractmethod
+    def UpdateCase(
+        self,
+        request: _library_pb2.UpdateCaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_library_pb2.UpdateCaseResponse, _abc.Awaitable[_library_pb2.UpdateCaseResponse]]:
+        """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags."""
+
+    @_abc_1.abstractmethod
+    def MergePatients(
+        self,
+        request: _library_pb2.MergePatientsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_library_pb2.MergePatientsResponse, _abc.Awaitable[_library_pb2.MergePatientsResponse]]:
+        """MergePatients gives the cases of one patient to another: two ids turned out to be one person."""
+
+    @_abc_1.abstractmethod
     def EraseCases(
         self,
         request: _library_pb2.EraseCasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_library_pb2.EraseCasesResponse, _abc.Awaitable[_library_pb2.EraseCasesResponse]]:
-        """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again."""
+        """EraseCases removes all cases of an instance, series, study or patient: no answer shows them again, and the
+        certificate says whether the files that held them were rewritten.
+        """
+
+    @_abc_1.abstractmethod
+    def ListErasures(
+        self,
+        request: _library_pb2.ListErasuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_library_pb2.ListErasuresResponse, _abc.Awaitable[_library_pb2.ListErasuresResponse]]:
+        """ListErasures returns the certificates of what was erased, newest first."""
+
+    @_abc_1.abstractmethod
+    def ExportCases(
+        self,
+        request: _library_pb2.ExportCasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_library_pb2.ExportCasesResponse], _abc.AsyncIterator[_library_pb2.ExportCasesResponse]]:
+        """ExportCases streams cases with their embeddings in the order of case ids, so that an export can be resumed."""
+
+    @_abc_1.abstractmethod
+    def ImportCases(
+        self,
+        request_iterator: _MaybeAsyncIterator[_library_pb2.ImportCasesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_library_pb2.ImportCasesResponse], _abc.AsyncIterator[_library_pb2.ImportCasesResponse]]:
+        """ImportCases stores exported cases; sending a batch again changes nothing, so that an import can be resumed."""
+
+    @_abc_1.abstractmethod
+    def CheckRecall(
+        self,
+        request: _library_pb2.CheckRecallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_library_pb2.CheckRecallResponse, _abc.Awaitable[_library_pb2.CheckRecallResponse]]:
+        """CheckRecall compares searches with exact ones under several filters and tells how many neighbours were found."""
 
     @_abc_1.abstractmethod
     def GetStatistics(

@@ -56,7 +56,7 @@ class _Grouping:
 class _GroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grouping.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     GROUPING_UNSPECIFIED: _Grouping.ValueType  # 0
-    """The default: GROUPING_INSTANCE."""
+    """The default: GROUPING_INSTANCE; GROUPING_SERIES or GROUPING_STUDY for a query of that kind."""
     GROUPING_INSTANCE: _Grouping.ValueType  # 1
     """Every image may be a hit."""
     GROUPING_SERIES: _Grouping.ValueType  # 2
@@ -70,7 +70,7 @@ class Grouping(_Grouping, metaclass=_GroupingEnumTypeWrapper):
     """What counts as one hit."""
 
 GROUPING_UNSPECIFIED: Grouping.ValueType  # 0
-"""The default: GROUPING_INSTANCE."""
+"""The default: GROUPING_INSTANCE; GROUPING_SERIES or GROUPING_STUDY for a query of that kind."""
 GROUPING_INSTANCE: Grouping.ValueType  # 1
 """Every image may be a hit."""
 GROUPING_SERIES: Grouping.ValueType  # 2
@@ -88,30 +88,64 @@ class _SeriesMethod:
 class _SeriesMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SeriesMethod.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SERIES_METHOD_UNSPECIFIED: _SeriesMethod.ValueType  # 0
-    """The server's default for its encoder."""
+    """Examples are joined by weight into one embedding, unless one of them is a series or study: see docs/api.md."""
     SERIES_METHOD_FREQUENCY: _SeriesMethod.ValueType  # 1
-    """Each image votes; cases are ordered by how often they were found."""
+    """Each image votes; groups are ordered by how often they were named."""
     SERIES_METHOD_MAX: _SeriesMethod.ValueType  # 2
-    """Cases are ordered by their best similarity to any image."""
+    """Each image votes; groups are ordered by their best similarity to any image."""
     SERIES_METHOD_SUM: _SeriesMethod.ValueType  # 3
-    """Cases are ordered by the sum of similarities."""
+    """Each image votes; groups are ordered by the sum of similarities."""
     SERIES_METHOD_POOLED: _SeriesMethod.ValueType  # 4
-    """The images' embeddings are pooled into one before the search."""
+    """The images' embeddings are pooled into one, and so are those of each group that it is compared with. Images of one
+    weight are pooled together, and the pools joined by weight: a combination with other weights than 1 needs this.
+    """
 
 class SeriesMethod(_SeriesMethod, metaclass=_SeriesMethodEnumTypeWrapper):
-    """How the images of a series or study query are joined (3D-MIR, arXiv 2311.13752)."""
+    """How the images of a series or study query are joined (3D-MIR, arXiv 2311.13752). To vote, each image names its 20
+    nearest neighbours; where they are of fewer than k groups, the images vote again among the others, which come after.
+    """
 
 SERIES_METHOD_UNSPECIFIED: SeriesMethod.ValueType  # 0
-"""The server's default for its encoder."""
+"""Examples are joined by weight into one embedding, unless one of them is a series or study: see docs/api.md."""
 SERIES_METHOD_FREQUENCY: SeriesMethod.ValueType  # 1
-"""Each image votes; cases are ordered by how often they were found."""
+"""Each image votes; groups are ordered by how often they were named."""
 SERIES_METHOD_MAX: SeriesMethod.ValueType  # 2
-"""Cases are ordered by their best similarity to any image."""
+"""Each image votes; groups are ordered by their best similarity to any image."""
 SERIES_METHOD_SUM: SeriesMethod.ValueType  # 3
-"""Cases are ordered by the sum of similarities."""
+"""Each image votes; groups are ordered by the sum of similarities."""
 SERIES_METHOD_POOLED: SeriesMethod.ValueType  # 4
-"""The images' embeddings are pooled into one before the search."""
+"""The images' embeddings are pooled into one, and so are those of each group that it is compared with. Images of one
+weight are pooled together, and the pools joined by weight: a combination with other weights than 1 needs this.
+"""
 Global___SeriesMethod: _TypeAlias = SeriesMethod  # noqa: Y015
+
+class _Pooling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PoolingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pooling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POOLING_UNSPECIFIED: _Pooling.ValueType  # 0
+    """The default: POOLING_MEAN."""
+    POOLING_MEAN: _Pooling.ValueType  # 1
+    """The mean of each component."""
+    POOLING_MEDIAN: _Pooling.ValueType  # 2
+    """The median of each component."""
+    POOLING_MAX: _Pooling.ValueType  # 3
+    """The largest of each component."""
+
+class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
+    """How a pooled query and the series that it is compared with become one embedding each."""
+
+POOLING_UNSPECIFIED: Pooling.ValueType  # 0
+"""The default: POOLING_MEAN."""
+POOLING_MEAN: Pooling.ValueType  # 1
+"""The mean of each component."""
+POOLING_MEDIAN: Pooling.ValueType  # 2
+"""The median of each component."""
+POOLING_MAX: Pooling.ValueType  # 3
+"""The largest of each component."""
+Global___Pooling: _TypeAlias = Pooling  # noqa: Y015
 
 @_typing.final
 class Example(_message.Message):
@@ -125,6 +159,7 @@ class Example(_message.Message):
     SERIES_UID_FIELD_NUMBER: _builtins.int
     STUDY_UID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
     FRAME_NUMBER_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
@@ -134,15 +169,19 @@ class Example(_message.Message):
     instance_uid: _builtins.str
     """A case of the library by its SOP Instance UID."""
     series_uid: _builtins.str
-    """A series of the library by its Series Instance UID."""
+    """A series of the library by its Series Instance UID: all its images, joined by SearchOptions.series_method."""
     study_uid: _builtins.str
-    """A study of the library by its Study Instance UID."""
+    """A study of the library by its Study Instance UID: as a series."""
     text: _builtins.str
     """Words, for an encoder with a text tower."""
     frame_number: _builtins.int
     """Frame of a multi-frame image, counting from 1; unset takes the middle frame."""
     weight: _builtins.float
     """How much this example counts; unset is 1, a negative weight means "unlike this"."""
+    @_builtins.property
+    def vector(self) -> Global___EncodedVector:
+        """An embedding that the server's encoder made before."""
+
     def __init__(
         self,
         *,
@@ -152,18 +191,19 @@ class Example(_message.Message):
         series_uid: _builtins.str = ...,
         study_uid: _builtins.str = ...,
         text: _builtins.str = ...,
+        vector: Global___EncodedVector | None = ...,
         frame_number: _builtins.int | None = ...,
         weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_number: _TypeAlias = _typing.Literal["frame_number"]  # noqa: Y015
     _WhichOneofArgType__frame_number: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["image", "case_id", "instance_uid", "series_uid", "study_uid", "text"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["image", "case_id", "instance_uid", "series_uid", "study_uid", "text", "vector"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_number) -> _WhichOneofReturnType__frame_number | None: ...
@@ -173,6 +213,40 @@ class Example(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___Example: _TypeAlias = Example  # noqa: Y015
+
+@_typing.final
+class EncodedVector(_message.Message):
+    """An embedding that was kept by the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    ENCODER_SHA256_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    encoder_sha256: _builtins.str
+    """EncoderSummary.sha256 of the encoder that made it; another encoder's embedding is refused."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its components; it is scaled to unit length."""
+
+    @_builtins.property
+    def facts(self) -> _types_pb2.CaseFacts:
+        """What its file stated; without a patient, study or series the query's own can not be left out."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        encoder_sha256: _builtins.str = ...,
+        facts: _types_pb2.CaseFacts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_sha256", b"encoder_sha256", "facts", b"facts", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodedVector: _TypeAlias = EncodedVector  # noqa: Y015
 
 @_typing.final
 class SearchOptions(_message.Message):
@@ -189,6 +263,8 @@ class SearchOptions(_message.Message):
     SERIES_METHOD_FIELD_NUMBER: _builtins.int
     DIVERSITY_FIELD_NUMBER: _builtins.int
     WITH_TIMINGS_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATE_SIMILARITY_FIELD_NUMBER: _builtins.int
+    POOLING_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """How many hits, 1 to 1000; 0 is 10."""
     filter: _builtins.str
@@ -200,11 +276,19 @@ class SearchOptions(_message.Message):
     grouping: Global___Grouping.ValueType
     """What counts as one hit."""
     series_method: Global___SeriesMethod.ValueType
-    """How a series or study query is joined."""
+    """How a series or study query is joined, or that the examples are images of one series."""
     diversity: _builtins.float
-    """0 orders by similarity alone; towards 1 hits differ more from each other (maximal marginal relevance)."""
+    """0 orders by similarity alone; towards 1, which is refused, hits differ more from each other (maximal marginal
+    relevance over the 4 k nearest, at least 50). Not for groups that are ordered by votes or sums.
+    """
     with_timings: _builtins.bool
     """Return StageTimings."""
+    near_duplicate_similarity: _builtins.float
+    """Leave out images at or above this cosine to any example: copies of the query under another name; 0 to 1, for
+    example 0.99; unset leaves out none.
+    """
+    pooling: Global___Pooling.ValueType
+    """For SERIES_METHOD_POOLED."""
     @_builtins.property
     def case_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields of each Case to return; empty is all but thumbnail_jpeg."""
@@ -221,14 +305,21 @@ class SearchOptions(_message.Message):
         series_method: Global___SeriesMethod.ValueType = ...,
         diversity: _builtins.float = ...,
         with_timings: _builtins.bool = ...,
+        near_duplicate_similarity: _builtins.float | None = ...,
+        pooling: Global___Pooling.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "case_mask", b"case_mask", "min_similarity", b"min_similarity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "_near_duplicate_similarity", b"_near_duplicate_similarity", "case_mask", b"case_mask", "min_similarity", b"min_similarity", "near_duplicate_similarity", b"near_duplicate_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "case_mask", b"case_mask", "diversity", b"diversity", "filter", b"filter", "grouping", b"grouping", "k", b"k", "min_similarity", b"min_similarity", "self_exclusion", b"self_exclusion", "series_method", b"series_method", "with_timings", b"with_timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "_near_duplicate_similarity", b"_near_duplicate_similarity", "case_mask", b"case_mask", "diversity", b"diversity", "filter", b"filter", "grouping", b"grouping", "k", b"k", "min_similarity", b"min_similarity", "near_duplicate_similarity", b"near_duplicate_similarity", "pooling", b"pooling", "self_exclusion", b"self_exclusion", "series_method", b"series_method", "with_timings", b"with_timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
     _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015
+    _WhichOneofReturnType__near_duplicate_similarity: _TypeAlias = _typing.Literal["near_duplicate_similarity"]  # noqa: Y015
+    _WhichOneofArgType__near_duplicate_similarity: _TypeAlias = _typing.Literal["_near_duplicate_similarity", b"_near_duplicate_similarity"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_similarity) -> _WhichOneofReturnType__min_similarity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__near_duplicate_similarity) -> _WhichOneofReturnType__near_duplicate_similarity | None: ...
 
 Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015
 
@@ -277,11 +368,11 @@ class SearchResponse(_message.Message):
     """How many cases were in scope: matching the filter and not excluded."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Hit]:
-        """The cases, most similar first."""
+        """The cases, most similar first; by votes or sums, or as they were chosen, where the options ask for that."""
 
     @_builtins.property
     def query_images(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.QueryImage]:
-        """What each image of the query turned out to be, in the order of the examples."""
+        """What each example turned out to be, in the order of the examples."""
 
     @_builtins.property
     def encoder(self) -> _types_pb2.EncoderSummary:

@@ -173,6 +173,46 @@ class CaseFacts(_message.Message):
 Global___CaseFacts: _TypeAlias = CaseFacts  # noqa: Y015
 
 @_typing.final
+class LabelChange(_message.Message):
+    """One correction of a label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OLD_VALUE_FIELD_NUMBER: _builtins.int
+    NEW_VALUE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The label."""
+    old_value: _builtins.str
+    """What it was; empty where there was none."""
+    new_value: _builtins.str
+    """What it is now; empty where it was removed."""
+    changed_by: _builtins.str
+    """Who changed it, in the caller's words or as they were authenticated."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        old_value: _builtins.str = ...,
+        new_value: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        changed_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "changed_by", b"changed_by", "name", b"name", "new_value", b"new_value", "old_value", b"old_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelChange: _TypeAlias = LabelChange  # noqa: Y015
+
+@_typing.final
 class Case(_message.Message):
     """One prior image with what is known of it."""
 
@@ -207,6 +247,8 @@ class Case(_message.Message):
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     ADD_TIME_FIELD_NUMBER: _builtins.int
     THUMBNAIL_JPEG_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """UUID that the library gave; the same image always gets the same one."""
     source: _builtins.str
@@ -231,6 +273,14 @@ class Case(_message.Message):
     def add_time(self) -> _timestamp_pb2.Timestamp:
         """When the case was added or last replaced."""
 
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"excluded" or "no-consent": a case with a flag is kept, and never found or used as evidence."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelChange]:
+        """Corrections of its labels, oldest first."""
+
     def __init__(
         self,
         *,
@@ -243,10 +293,12 @@ class Case(_message.Message):
         content_sha256: _builtins.str = ...,
         add_time: _timestamp_pb2.Timestamp | None = ...,
         thumbnail_jpeg: _builtins.bytes = ...,
+        flags: _abc.Iterable[_builtins.str] | None = ...,
+        history: _abc.Iterable[Global___LabelChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "case_id", b"case_id", "content_sha256", b"content_sha256", "facts", b"facts", "frame_count", b"frame_count", "frame_number", b"frame_number", "labels", b"labels", "source", b"source", "thumbnail_jpeg", b"thumbnail_jpeg"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "case_id", b"case_id", "content_sha256", b"content_sha256", "facts", b"facts", "flags", b"flags", "frame_count", b"frame_count", "frame_number", b"frame_number", "history", b"history", "labels", b"labels", "source", b"source", "thumbnail_jpeg", b"thumbnail_jpeg"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,12 +314,15 @@ class Hit(_message.Message):
     SIMILARITY_FIELD_NUMBER: _builtins.int
     MATCHED_INSTANCE_UID_FIELD_NUMBER: _builtins.int
     MATCHED_COUNT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
     """Cosine of the two embeddings, -1 to 1."""
     matched_instance_uid: _builtins.str
-    """The instance of a series or study that matched best; unset when the case is that instance."""
+    """Where a hit is a series, study or patient: the instance of it that matched best, which is what case shows."""
     matched_count: _builtins.int
-    """How many images of the query voted for this case; 1 for a query of one image."""
+    """How many images of the query found this case, or its series, study or patient; 1 for a query of one image."""
+    score: _builtins.float
+    """What a series, study or patient was ranked by: votes or a sum of similarities; unset where it is the similarity."""
     @_builtins.property
     def case(self) -> Global___Case:
         """The prior case."""
@@ -279,14 +334,20 @@ class Hit(_message.Message):
         similarity: _builtins.float = ...,
         matched_instance_uid: _builtins.str | None = ...,
         matched_count: _builtins.int = ...,
+        score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_matched_instance_uid", b"_matched_instance_uid", "case", b"case", "matched_instance_uid", b"matched_instance_uid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_matched_instance_uid", b"_matched_instance_uid", "_score", b"_score", "case", b"case", "matched_instance_uid", b"matched_instance_uid", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_matched_instance_uid", b"_matched_instance_uid", "case", b"case", "matched_count", b"matched_count", "matched_instance_uid", b"matched_instance_uid", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_matched_instance_uid", b"_matched_instance_uid", "_score", b"_score", "case", b"case", "matched_count", b"matched_count", "matched_instance_uid", b"matched_instance_uid", "score", b"score", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__matched_instance_uid: _TypeAlias = _typing.Literal["matched_instance_uid"]  # noqa: Y015
     _WhichOneofArgType__matched_instance_uid: _TypeAlias = _typing.Literal["_matched_instance_uid", b"_matched_instance_uid"]  # noqa: Y015
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__matched_instance_uid) -> _WhichOneofReturnType__matched_instance_uid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Hit: _TypeAlias = Hit  # noqa: Y015
 
@@ -351,12 +412,15 @@ class QueryImage(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     THUMBNAIL_JPEG_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     frame_number: _builtins.int
     """The frame that was embedded; frames count from 1."""
     frame_count: _builtins.int
     """Frames in the file."""
     thumbnail_jpeg: _builtins.bytes
     """Small JPEG picture; returned when the request's case_mask names thumbnail_jpeg."""
+    image_count: _builtins.int
+    """Images that this stands for: all of a stored series or study, of which facts are what they state alike."""
     @_builtins.property
     def facts(self) -> Global___CaseFacts:
         """What the file says."""
@@ -373,10 +437,11 @@ class QueryImage(_message.Message):
         frame_count: _builtins.int = ...,
         rules: _abc.Iterable[_builtins.str] | None = ...,
         thumbnail_jpeg: _builtins.bytes = ...,
+        image_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "frame_count", b"frame_count", "frame_number", b"frame_number", "rules", b"rules", "thumbnail_jpeg", b"thumbnail_jpeg"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "frame_count", b"frame_count", "frame_number", b"frame_number", "image_count", b"image_count", "rules", b"rules", "thumbnail_jpeg", b"thumbnail_jpeg"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,6 +526,7 @@ class StageTimings(_message.Message):
     ENCODE_MS_FIELD_NUMBER: _builtins.int
     SEARCH_MS_FIELD_NUMBER: _builtins.int
     TOTAL_MS_FIELD_NUMBER: _builtins.int
+    RECEIVE_MS_FIELD_NUMBER: _builtins.int
     decode_ms: _builtins.float
     """Reading and decoding the bytes."""
     queue_ms: _builtins.float
@@ -471,6 +537,8 @@ class StageTimings(_message.Message):
     """In the index."""
     total_ms: _builtins.float
     """From the first byte read to the answer."""
+    receive_ms: _builtins.float
+    """Between the first and the last piece of a file that came in pieces; 0 for a file in one message."""
     def __init__(
         self,
         *,
@@ -479,10 +547,11 @@ class StageTimings(_message.Message):
         encode_ms: _builtins.float = ...,
         search_ms: _builtins.float = ...,
         total_ms: _builtins.float = ...,
+        receive_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_ms", b"decode_ms", "encode_ms", b"encode_ms", "queue_ms", b"queue_ms", "search_ms", b"search_ms", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_ms", b"decode_ms", "encode_ms", b"encode_ms", "queue_ms", b"queue_ms", "receive_ms", b"receive_ms", "search_ms", b"search_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,151 @@
+"""What a search costs beyond its parts: one caller, one image at a time, through gRPC and in this process.
+
+The parts are the same functions that the server calls, on the same files: decoding and resizing, the network with its
+normalisation, and the index (the engine itself, in this process, over the same cases). Their medians are added up and
+compared with the median of the whole search, alternating, so that both see the same noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.data import get_testdata_file
+
+from nearcase.client import Client
+from nearcase.demo.server import running_server
+from nearcase.encode.card import default_encoder_folder
+from nearcase.encode.inputs import to_batch, unpack_frame
+from nearcase.encode.runtime import open_encoder
+from nearcase.index.base import Point
+from nearcase.index.edge_opening import opened
+from nearcase.index.edge_plan import Sizes
+from nearcase.index.opening import open_index
+from nearcase.intake.burned_in import KEEP_TEXT
+from nearcase.prepare import prepare_job
+from nearcase.retrieve.cases import THUMBNAIL, case_id_of, to_payload
+from nearcase.types import Case, CaseFacts
+
+FILES = ("CT_small.dcm", "MR2_J2KI.dcm", "US1_UNCR.dcm", "693_UNCR.dcm", "RG3_UNCR.dcm", "RG1_J2KI.dcm")
+LIMIT = 1.15
+"""The most that a whole search may take of the sum of its parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file: medians of wall time."""
+
+    file: str
+    size_kib: int
+    decode_ms: float
+    encode_ms: float
+    index_ms: float
+    search_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """The whole over the sum of the parts."""
+        return self.search_ms / (self.decode_ms + self.encode_ms + self.index_ms)
+
+
+def fill(folder: Path, cases: int) -> None:
+    """A library of made vectors."""
+    card, rng = open_encoder(default_encoder_folder()).card, np.random.default_rng(0)
+
+    async def add() -> None:
+        index = await open_index(folder, dimension=card.dimension, encoder_identity=card.identity)
+        for start in range(0, cases, 1000):
+            drawn = rng.normal(size=(min(1000, cases - start), card.dimension)).astype(np.float32)
+            facts = [CaseFacts(patient_id=f"P{start + at}", modality="CT") for at in range(len(drawn))]
+            made = [Case(case_id_of(fact, fact.patient_id, 1), fact, source="made") for fact in facts]
+            vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+            await index.upsert([Point(c.case_id, v, to_payload(c)) for c, v in zip(made, vectors, strict=True)])
+        await index.close()
+
+    asyncio.run(add())
+
+
+def measure(files: list[tuple[str, bytes]], cases: int, runs: int) -> list[Row]:
+    """Whole searches and their parts, in turns."""
+    encoder = open_encoder(default_encoder_folder())
+    recipe = encoder.card.recipe
+    options = {
+        "frame_number": None,
+        "recipe": dataclasses.asdict(recipe),
+        "text_policy": dataclasses.asdict(KEEP_TEXT),
+    }
+
+    def embedded(frame: bytes) -> bytes:
+        vector = encoder.embed(to_batch(unpack_frame(frame, recipe)[None], recipe))[0]
+        return bytes(vector.tobytes())
+
+    with tempfile.TemporaryDirectory() as folder:
+        data, copy = Path(folder) / "data", Path(folder) / "copy"
+        data.mkdir()
+        fill(data / "library", cases)
+        shutil.copytree(data / "library", copy)
+        engine = opened(copy, encoder.card.dimension, Sizes().exact_candidates, (), lambda _: None)
+        rows = []
+        with running_server(data) as server, Client(server.address) as client:
+            for name, content in files:
+                _, (frame, *_) = prepare_job(content, options)
+                query = embedded(frame)
+                taken = []
+                for _ in range(runs):
+                    parts = (
+                        _ms(lambda content=content: prepare_job(content, options)),  # type: ignore[misc]
+                        _ms(lambda frame=frame: embedded(frame)),  # type: ignore[misc]
+                        _ms(lambda query=query: engine.search([query], 10, None, (THUMBNAIL,), False)),  # type: ignore[misc]
+                        _ms(lambda content=content: client.search(content, k=10)),  # type: ignore[misc]
+                    )
+                    taken.append(parts)
+                medians = [statistics.median(column) for column in zip(*taken[runs // 5 :], strict=True)]
+                rows.append(Row(name, len(content) // 1024, *medians))
+                show(rows[-1])
+        engine.close()
+    return rows
+
+
+def _ms(call: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    call()
+    return (time.perf_counter() - start_s) * 1e3
+
+
+def show(row: Row) -> None:
+    parts = f"{row.decode_ms:8.2f} {row.encode_ms:8.2f} {row.index_ms:8.2f}"
+    print(f"{row.file:16} {row.size_kib:7d} {parts} {row.search_ms:9.2f} {row.ratio:6.2f}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=10_000, help="in the library")
+    parser.add_argument("--runs", type=int, default=40, help="of each file")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    found = [(name, get_testdata_file(name, download=False)) for name in FILES]
+    files = [(name, Path(str(path)).read_bytes()) for name, path in found if path]
+    print(f"{'file':16} {'KiB':>7} {'decode':>8} {'encode':>8} {'index':>8} {'search ms':>9} {'ratio':>6}")
+    rows = measure(files, options.cases, options.runs)
+    whole = sum(row.search_ms for row in rows) / sum(row.search_ms / row.ratio for row in rows)
+    is_within = whole <= LIMIT
+    print(f"{'PASS' if is_within else 'FAIL'}  all files: {whole:.2f} times the sum of the parts, at most {LIMIT}")
+    if options.json:
+        written = {"rows": [asdict(row) | {"ratio": row.ratio} for row in rows], "ratio": whole, "limit": LIMIT}
+        options.json.write_text(json.dumps(written, indent=2) + "\n")
+    return 0 if is_within else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The index process as its one thread sees it: starts it when it is not there, and says in words what went wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from nearcase.errors import InvalidInput, Unready
+from nearcase.index import edge_link
+from nearcase.index.edge_link import IndexProcess, LinkDown
+from nearcase.index.edge_process import CLOSE, DAMAGED, DONE, LOADING, LOST, REFUSED
+
+DISK_RESERVE_MIB = 256
+"""Free space that a write must leave: the engine writes through mapped files, and a full disk kills it in mid-write."""
+
+LOADING_DEATHS = 2
+"""How often the process may die over one shard before it is left out: one death may be somebody's `kill -9`."""
+
+_READS = frozenset({"search", "get", "scroll", "count", "facet", "parts", "page"})
+
+
+class JobFailed(Exception):
+    """A rewriting came to nothing, and why in one line; everything is as it was."""
+
+
+class Owner:
+    """Holds the index process of one library; used by one thread, except that any may `kill` or set `is_closed`."""
+
+    def __init__(self, folder: Path, dimension: int, exact_candidates: int) -> None:
+        self._folder = folder
+        self._dimension = dimension
+        self._exact_candidates = exact_candidates
+        self._process: IndexProcess | None = None
+        self._deaths: Counter[str] = Counter()  # while a shard was being loaded, by its name
+        self._point_count = 0
+        self.is_closed = False
+        self.started_count = 0
+
+    @property
+    def process_id(self) -> int | None:
+        """The process that holds the library; None while none runs."""
+        return None if self._process is None else self._process.pid
+
+    def check_room(self, size_bytes: int) -> None:
+        """Refuses an addition of so many bytes of vectors where the disk may not take it; any thread may ask.
+
+        Raises:
+            Unready: The disk is nearly full or read-only.
+        """
+        self._check_writable()
+        free_mib = self._free_mib()
+        if free_mib < (least_mib := DISK_RESERVE_MIB + 4 * size_bytes // 2**20):
+            raise Unready(f"Expected {least_mib} MiB of free disk to add to, got {free_mib} MiB.", reason="DISK_FULL")
+
+    def write(self, operation: str, *arguments: object) -> Any:
+        """Asks for a change, unless the disk takes none: the engine would fail in the middle of it.
+
+        Raises:
+            Unready: The disk is read-only, or as `ask`.
+        """
+        self._check_writable()
+        return self.ask(operation, *arguments)
+
+    def ask(self, operation: str, *arguments: object) -> Any:
+        """Returns the answer of the process, which is started when it does not run.
+
+        Raises:
+            InvalidInput: The engine can not read it.
+            Unready: The process ended, failed, can not be started, or holds a damaged part that stands in the way.
+            JobFailed: A rewriting can not go on.
+        """
+        process = self.running()
+        try:
+            outcome, value = process.ask(operation, arguments, self._limit_s(operation))
+        except LinkDown:
+            self._discard(process)
+            raise Unready(
+                f"The index process ended before it answered {operation}; repeat the call, which starts it again.",
+                reason="INDEX_PROCESS_ENDED",
+            ) from None
+        if outcome == DONE:
+            return value
+        if outcome == LOST:
+            raise JobFailed(value)
+        if outcome == DAMAGED:
+            raise Unready(
+                f"Expected a whole library to {operation} from, got damaged parts: {value}. Restore a backup.",
+                reason="LIBRARY_DAMAGED",
+            )
+        if outcome == REFUSED:
+            raise InvalidInput(f"The index engine can not read this {operation}: {value}.")
+        self._discard(process)  # what it holds in memory after a failure is not to be trusted; the disk is
+        raise Unready(f"The index engine failed in {operation}: {value}.")
+
+    def running(self) -> IndexProcess:
+        """Returns the process, started if need be.
+
+        Raises:
+            Unready: It can not open the library, or the index is closed.
+        """
+        while self._process is None:
+            if self.is_closed:
+                raise Unready("The index is closed.")
+            self._start()
+        return self._process
+
+    def end(self) -> bool:
+        """Lets the process close its files, waits for it to be gone, and returns whether it said that it flushed."""
+        process = self._process
+        if process is None:
+            return False
+        outcome = ""
+        try:
+            outcome, _ = process.ask(CLOSE, (), edge_link.ANSWER_LIMIT_S)
+        except LinkDown:
+            process.kill()
+        process.release()
+        self._process = None
+        return outcome == DONE
+
+    def kill(self) -> None:
+        """Ends the process at once, which loses nothing that it acknowledged."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _start(self) -> None:
+        """Leaves the process running; or not, after it died over a shard, and another start may help."""
+        hopeless = [name for name, deaths in self._deaths.items() if deaths >= LOADING_DEATHS]
+        try:
+            self._process = process = IndexProcess(self._folder, self._dimension, self._exact_candidates, hopeless)
+        except OSError as error:
+            raise Unready(f"The index process can not be started: {error.strerror}.") from error
+        self.started_count += 1
+        value: Any
+        loading, outcome, value = "", LOADING, ""
+        try:
+            while outcome == LOADING:
+                loading = value
+                outcome, value = process.answer(edge_link.ANSWER_LIMIT_S)
+        except LinkDown:
+            outcome, value = "", f"the index process ended over it, with {self._free_mib()} MiB of disk free"
+        if outcome == DONE:
+            self._point_count = value
+            return
+        self._discard(process)
+        if outcome or not loading:
+            raise Unready(f"The library in {self._folder} can not be opened: {value}.")
+        self._deaths[loading] += 1
+
+    def _limit_s(self, operation: str) -> float:
+        if operation not in _READS:
+            return edge_link.ANSWER_LIMIT_S
+        return edge_link.READ_LIMIT_S + self._point_count / edge_link.POINTS_READ_PER_S
+
+    def _discard(self, process: IndexProcess) -> None:
+        process.kill()
+        process.release()
+        self._process = None
+
+    def _check_writable(self) -> None:
+        if is_read_only(self._folder):
+            raise Unready("Expected a disk that can be written to, got one that is read-only.", reason="READ_ONLY")
+
+    def _free_mib(self) -> int:
+        try:
+            return shutil.disk_usage(self._folder).free // 2**20
+        except OSError:
+            return 0  # the folder is gone
+
+
+def is_read_only(folder: Path) -> bool:
+    """Returns whether the disk under the folder takes no changes now."""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False  # the folder is gone, which the engine tells better

@@ -1,0 +1,188 @@
+"""The Helm chart, rendered by helm's own engine and held against Kubernetes' schemas."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk renders the chart: pip install nearcase[dev]")
+pytest.importorskip("kubernetes_validate", reason="kubernetes-validate holds the schemas: pip install nearcase[dev]")
+
+from charts import (  # noqa: E402  (after the skips)
+    CHART,
+    SCHEMA,
+    SHAPES,
+    VERSIONS,
+    changed,
+    complaints,
+    file_of,
+    loaded,
+    named,
+    of_shape,
+    pods_in,
+    rendered,
+    values_of,
+    whole_chart,
+)
+
+PROJECT = CHART.parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return whole_chart(tmp_path_factory.mktemp("chart"))
+
+
+@pytest.fixture(scope="module")
+def chart(folder: Path) -> Iterator[Any]:
+    with helm_python.Chart.load(folder) as chart:
+        yield chart
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["as it is", "with everything"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_object_is_valid_in_the_three_newest_versions(chart: Any, shape: str, more: bool) -> None:
+    found = rendered(chart, of_shape(shape, more), is_upgrade=True)
+    assert len({(each["kind"], each["metadata"]["name"]) for each in found}) == len(found) >= 8
+    assert len(VERSIONS) == 3
+    assert not [text for version in VERSIONS for each in found for text in complaints(each, version)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_helm_lint_is_clean(folder: Path, shape: str) -> None:
+    report = helm_python.lint(folder, values_of(shape), strict=True)
+    assert report["errors"] == []
+    assert [told["error"] for told in report["messages"] if told["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_pod_keeps_the_restricted_standard(chart: Any, shape: str) -> None:
+    pods = [pod for each in rendered(chart, of_shape(shape, True), is_upgrade=True) for pod in pods_in(each)]
+    assert len(pods) == 4
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert {"requests", "limits"} <= set(container["resources"])
+        kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+        assert kinds <= {"configMap", "emptyDir", "projected", "persistentVolumeClaim"}
+
+
+def test_secrets_are_named_and_never_held(chart: Any) -> None:
+    found = rendered(chart, of_shape("qdrant", True))
+    assert "Secret" not in {each["kind"] for each in found}
+    server = named(found, "StatefulSet")["spec"]["template"]["spec"]
+    (volume,) = [volume for volume in server["volumes"] if volume["name"] == "secrets"]
+    paths = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+    of_callers = {"tls/tls.crt", "tls/tls.key", "tls/client-ca.crt"}
+    assert paths == of_callers | set(SCHEMA["properties"]["secrets"]["properties"])
+    assert not [value for pod in [server] for each in pod["containers"] for value in each.get("env", [])]
+
+
+def test_probes_ask_a_port_that_needs_no_certificate(chart: Any) -> None:
+    found = rendered(chart, values_of("embedded"))
+    (server,) = named(found, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert server["livenessProbe"]["grpc"] == {"port": 50052}
+    assert server["readinessProbe"]["grpc"] == {"port": 50052, "service": "nearcase.v1.SearchService"}
+    assert tomllib.loads(file_of(found))["health_listen"] == "0.0.0.0:50052"
+    probe = server["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 600
+
+
+def test_a_pod_has_time_to_drain(chart: Any) -> None:
+    values = changed(values_of("embedded"), ("settings", "drain_s"), 90)
+    pod = named(rendered(chart, values), "StatefulSet")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= 90 + 5 + 20
+
+
+def test_a_changed_setting_rolls_the_pods(chart: Any) -> None:
+    def mark(values: dict[str, Any]) -> str:
+        metadata = named(rendered(chart, values), "StatefulSet")["spec"]["template"]["metadata"]
+        return str(metadata["annotations"]["checksum/settings"])
+
+    before = values_of("embedded")
+    assert mark(before) == mark(values_of("embedded"))
+    assert mark(before) != mark(changed(before, ("settings", "max_waiting"), 17))
+
+
+def test_labels_of_a_user_do_not_take_the_place_of_ours(chart: Any) -> None:
+    values = changed(values_of("embedded"), ("podLabels",), {"app.kubernetes.io/name": "other", "team": "imaging"})
+    values = changed(values, ("podAnnotations",), {"checksum/settings": "fixed"})
+    found = named(rendered(chart, values), "StatefulSet")["spec"]
+    labels = found["template"]["metadata"]["labels"]
+    assert labels.items() >= found["selector"]["matchLabels"].items()
+    assert labels["team"] == "imaging"
+    assert found["template"]["metadata"]["annotations"]["checksum/settings"] != "fixed"
+
+
+def test_nobody_reaches_a_server_who_was_not_named(chart: Any) -> None:
+    values = changed(values_of("embedded"), ("networkPolicy", "clients"), [])
+    policy = named(rendered(chart, values), "NetworkPolicy", "release-nearcase")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    ((own,),) = [rule["from"] for rule in policy["ingress"]]
+    assert own["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "client"
+    dns = policy["egress"][0]
+    assert {port["port"] for port in dns["ports"]} == {53}
+
+
+def test_where_a_server_may_connect_to_is_named(chart: Any) -> None:
+    elsewhere = [{"cidr": "10.1.0.0/16", "ports": [6334]}, {"namespaceLabels": {"team": "identity"}, "ports": [443]}]
+    values = changed(values_of("embedded"), ("networkPolicy", "egress"), elsewhere)
+    _, *rules = named(rendered(chart, values), "NetworkPolicy", "release-nearcase")["spec"]["egress"]
+    assert [rule["ports"][0]["port"] for rule in rules] == [6334, 443]
+    assert rules[0]["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
+    for unbounded in (
+        {"ports": [443]},
+        {"cidr": "10.0.0.0/8", "podLabels": {}, "ports": [443]},
+        {"cidr": "10.0.0.0/8"},
+    ):
+        with pytest.raises(helm_python.HelmError):
+            rendered(chart, changed(values, ("networkPolicy", "egress"), [unbounded]))
+
+
+def test_rules_and_dashboard_are_the_files_of_the_chart(chart: Any) -> None:
+    found = rendered(chart, of_shape("embedded", True))
+    rules = named(found, "PrometheusRule")["spec"]
+    assert rules == next(loaded((CHART / "files" / "alerts.yaml").read_text()))
+    shown = named(found, "ConfigMap", "dashboard")["data"]["nearcase.json"]
+    assert json.loads(shown) == json.loads((CHART / "files" / "dashboard.json").read_text())
+    assert named(found, "ServiceMonitor")["spec"]["endpoints"][0]["port"] == "metrics"
+
+
+def test_the_autoscaler_reads_a_metric_that_there_is(chart: Any) -> None:
+    (metric,) = named(rendered(chart, values_of("qdrant")), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert f'"{name}"' in (PROJECT / "server" / "nearcase" / "serve" / "metrics.py").read_text()
+
+
+@pytest.mark.parametrize(("replicas", "has_budget"), [(1, False), (2, True)])
+def test_a_budget_is_made_for_several_servers_alone(chart: Any, replicas: int, has_budget: bool) -> None:
+    values = changed(changed(values_of("qdrant"), ("replicas",), replicas), ("autoscaling", "enabled"), False)
+    assert ("PodDisruptionBudget" in {each["kind"] for each in rendered(chart, values)}) is has_budget
+
+
+def test_an_upgrade_waits_for_an_export_and_an_install_does_not(chart: Any) -> None:
+    values = of_shape("embedded", True)
+    job = named(rendered(chart, values, is_upgrade=True, revision=3), "Job")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    assert "Job" not in {each["kind"] for each in rendered(chart, values, is_install=True)}
+
+
+def test_the_engine_is_built_where_it_will_run(chart: Any) -> None:
+    pod = named(rendered(chart, of_shape("gpu", True)), "StatefulSet")["spec"]["template"]["spec"]
+    (engine,) = [each for each in pod["initContainers"] if each["name"] == "engine"]
+    assert (
+        engine["resources"]["limits"]["nvidia.com/gpu"] == pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+    )
+    assert engine["command"][:5] == ["nearcase-models", "engine", "build", "--engines", "/data/nearcase/engines"]
+    assert engine["command"][5:] == ["--encoder", "/encoder/medimageinsight/1"]

@@ -1,0 +1,182 @@
+"""What a real server tells a monitoring system, and that the dashboard and the alerts ask for nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import promql_parser
+import pytest
+import yaml
+from made_library import POINT, declare, fill, finding_text, fitted_on, made_cases, reference_of
+from prometheus_client.parser import text_string_to_metric_families
+from serving import scan, serving_here
+
+from nearcase.decide.fitted import Group
+from nearcase.errors import Unready
+from nearcase.serve.app import App
+from nearcase.v1 import decision_pb2 as d
+from nearcase.v1 import decision_pb2_grpc, search_pb2_grpc
+from nearcase.v1 import search_pb2 as s
+from nearcase.v1.types_pb2 import FileChunk
+
+FILES = Path(__file__).parents[1] / "helm" / "nearcase" / "files"
+ALERTS = yaml.safe_load((FILES / "alerts.yaml").read_text())
+DASHBOARD = json.loads((FILES / "dashboard.json").read_text())
+FREE = "127.0.0.1:0"
+LEFT_OUT = {"up"}
+"""A metric that Prometheus makes itself."""
+LATER = {"nearcase_recall", "nearcase_recall_checked_seconds"}
+"""Shown after the first check of recall, five minutes after the start."""
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for group in ALERTS["groups"]:
+        for rule in group["rules"]:
+            yield rule["alert"], rule["expr"]
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+def selectors(expression: Any) -> Iterator[Any]:
+    """Every vector that a parsed expression reads."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression
+    for name in ("expr", "lhs", "rhs", "vector_selector", "vs"):
+        inner = getattr(expression, name, None)
+        if inner is not None:
+            yield from selectors(inner)
+    for inner in getattr(expression, "args", ()):
+        yield from selectors(inner)
+
+
+async def scrape(app: App) -> dict[str, list[tuple[dict[str, str], float]]]:
+    url = f"http://{app.metrics.address}/metrics"
+    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+        found.setdefault(family.name, [])
+    return found
+
+
+def value(found: dict[str, list[tuple[dict[str, str], float]]], name: str, **labels: str) -> float:
+    return sum(number for have, number in found[name] if labels.items() <= have.items())
+
+
+def test_every_expression_is_promql() -> None:
+    for _, expression in expressions():
+        promql_parser.parse(expression)
+
+
+def test_every_alert_says_what_it_means_and_is_in_the_manual() -> None:
+    manual = (FILES.parents[2] / "docs" / "monitoring.md").read_text("utf-8")
+    for group in ALERTS["groups"]:
+        for rule in group["rules"]:
+            assert rule["annotations"]["summary"].endswith(".")
+            assert rule["labels"]["severity"] in ("warning", "critical")
+            assert f"`{rule['alert']}`" in manual
+
+
+@pytest.mark.system
+async def test_the_files_name_only_metrics_and_labels_that_a_server_shows(library: Path) -> None:
+    async with busy(library) as app:
+        found = await scrape(app)
+    manual = (FILES.parents[2] / "docs" / "monitoring.md").read_text("utf-8")
+    for where, expression in expressions():
+        for selector in selectors(promql_parser.parse(expression)):
+            name = selector.name or re.match(r"[a-z_]+", str(selector)).group()  # type: ignore[union-attr]
+            if name in LEFT_OUT:
+                continue
+            assert name in found, f"{where}: {name}"
+            labels = {label for have, _ in found[name] for label in have}
+            for matcher in selector.matchers.matchers:
+                assert matcher.name in labels, f"{where}: {name}{{{matcher.name}}}"
+    for name in found:
+        base = re.sub(r"_(bucket|count|sum|created|total)$", "", name)
+        assert f"`{base}" in manual, base
+
+
+@pytest.mark.system
+async def test_counts_are_what_was_done(library: Path) -> None:
+    async with busy(library) as app:
+        found = await scrape(app)
+    assert value(found, "nearcase_requests_total", rpc="v1.SearchService/Search", code="OK") == 3
+    assert value(found, "nearcase_requests_total", rpc="v1.SearchService/Search", code="INVALID_ARGUMENT") == 1
+    assert value(found, "nearcase_requests_total", rpc="v1.SearchService/SearchStream", code="OK") == 1
+    assert value(found, "nearcase_refused_requests_total", reason="FILE_TOO_LARGE") == 1
+    for stage in ("receive", "decode", "queue", "encode", "search", "decide"):
+        assert value(found, "nearcase_stage_seconds_count", stage=stage) >= 1, stage
+    assert value(found, "nearcase_stage_seconds_count", stage="decode", work="asking") == 4
+    assert value(found, "nearcase_decisions_total", finding="mass") == 111
+    assert value(found, "nearcase_decisions_total", finding="undeclared") >= 1
+    assert value(found, "nearcase_abstentions_total", reason="SCOPE_NARROWED") == 1
+    assert value(found, "nearcase_library_cases") == 400
+    assert value(found, "nearcase_runtime_info", fallback="false") == 1
+    assert value(found, "nearcase_encoder_batch_size_count") >= 4
+    assert value(found, "nearcase_score_drift", finding="mass") < 0.2
+    assert value(found, "nearcase_decision_patients_total", attribute="sex") == 111
+    assert value(found, "nearcase_group_drift", finding="mass", attribute="sex") < 0.01
+    assert value(found, "nearcase_in_progress") == 0
+    assert value(found, "nearcase_bytes_in_flight") == 0
+
+
+@pytest.mark.system
+async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
+    async with serving_here(tmp_path / "first", metrics_listen=FREE) as app:
+        with pytest.raises(Unready, match="metrics"):
+            async with serving_here(tmp_path / "second", metrics_listen=app.metrics.address):
+                pass
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with a fitted finding beside it."""
+    folder = tmp_path_factory.mktemp("monitored")
+    fill(folder, made_cases())
+    text = finding_text("mass", POINT)
+    groups = (Group("sex", "F", True, 90), Group("sex", "M", True, 90))
+    declare(folder / "findings", text, replace(fitted_on(reference_of(folder, text), text), groups=groups))
+    return folder
+
+
+@asynccontextmanager
+async def busy(folder: Path) -> AsyncIterator[App]:
+    """A server that has searched, decided, refused and abstained."""
+    async with (
+        serving_here(folder, metrics_listen=FREE, findings=folder / "findings") as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        await ask(channel)
+        yield app
+
+
+async def ask(channel: grpc.aio.Channel) -> None:
+    search = search_pb2_grpc.SearchServiceStub(channel)
+    for seed in range(3):
+        await search.Search(s.SearchRequest(examples=[s.Example(image=scan(seed))]))
+    data = scan(9)
+    start = s.SearchStreamStart(size_bytes=len(data), options=s.SearchOptions(with_timings=True))
+    chunk = s.SearchStreamRequest(chunk=FileChunk(offset_bytes=0, data=data))
+    answer = await search.SearchStream(iter([s.SearchStreamRequest(start=start), chunk]))
+    timings = answer.response.timings
+    assert 0 < timings.receive_ms < timings.total_ms
+    with pytest.raises(grpc.aio.AioRpcError):
+        await search.Search(s.SearchRequest())
+    start.size_bytes = 2**40
+    with pytest.raises(grpc.aio.AioRpcError):
+        await search.SearchStream(iter([s.SearchStreamRequest(start=start)]))
+    decide = decision_pb2_grpc.DecisionServiceStub(channel)
+    for case, _ in made_cases()[2:112]:
+        await decide.Decide(d.DecideRequest(case_id=case.case_id, options=d.DecideOptions(finding="mass", filter="")))
+    await decide.Decide(d.DecideRequest(case_id=case.case_id, options=d.DecideOptions(filter="sex = F")))
