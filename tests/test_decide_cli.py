@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from made_library import declare, finding_text, fitted_on, reference_of
 from serving import picture, scan, serving
 
 from nearcase.client import AddItem, Client
+from nearcase.decide.record import read_record, write_record
 
 pytestmark = pytest.mark.system
 POINT = 'default_operating_point = "sensitivity-90-empirical"\n'
@@ -85,6 +87,13 @@ def test_replay_tells_what_changed_and_refuses_an_edited_record(site: Site, tmp_
     assert refused.returncode == 2
     assert "edited" in refused.stderr
     assert run(site, "replay", kept).returncode == 0
+    sound = read_record(kept.read_bytes())
+    forged = dataclasses.replace(sound, origin=dataclasses.replace(sound.origin, at_s=sound.origin.at_s + 3600))
+    kept.write_bytes(write_record(forged))  # sealed anew, as whoever can write the folder can
+    for named in (record_id, kept):
+        refused = run(site, "replay", named)
+        assert (refused.returncode, "sealed anew" in refused.stderr) == (2, True), refused
+    kept.write_bytes(write_record(sound))
 
 
 def test_bad_questions_are_one_line_and_exit_2(site: Site, tmp_path: Path) -> None:

@@ -130,6 +130,9 @@ WRONG = [
     ("", 'positive_values = ["1"]\n', 1, 1, "positive_values", "at least one"),
     ('name = "again"\n', "", 5, 15, "", "Cannot overwrite"),
     ("scope = {", "", 5, 10, "", ""),
+    (f"[scorer]\nk = 1{'0' * 5000}\n", "", 1, 1, "", "sane size"),
+    (f"scope = {'[' * 5000}", "", 1, 1, "", "sane size"),
+    (f"scope = {'{a=' * 800}", "", 1, 1, "", "sane size"),
 ]
 
 

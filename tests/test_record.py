@@ -167,6 +167,20 @@ def test_an_edited_threshold_is_found_even_with_a_new_hash() -> None:
 
 
 @pytest.mark.parametrize(
+    "scorer",
+    [Scorer(temperature=-1e300), Scorer(class_weights=(("0", 0.0), ("1", 0.0)))],
+    ids=["overflow", "no weight"],
+)
+def test_a_record_that_nothing_can_be_computed_from_is_refused(scorer: Scorer) -> None:
+    record = usual(1).record
+    finding = dataclasses.replace(record.basis.finding, scorer=scorer)
+    forged = dataclasses.replace(record, basis=dataclasses.replace(record.basis, finding=finding))
+    with pytest.raises(InvalidInput) as caught:
+        replay(read_record(write_record(forged)))
+    assert caught.value.reason in ("RECORD_INVALID", "REPLAY_DIFFERS")
+
+
+@pytest.mark.parametrize(
     "data",
     [b"", b"{}", b"[]", b"null", b"\xff", b'{"format":"nearcase-fitted/1","sha256":"","body":{}}', b"[" * 100_000],
 )

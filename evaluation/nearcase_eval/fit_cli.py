@@ -67,7 +67,9 @@ from nearcase_eval.fit_reference import Reference, Told, of_cohort, of_library
     help="Folder; for a cohort, and for prompts.",
 )
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keep a cohort's embeddings here.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split, the draws and the probe.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split, the draws and the probe."
+)
 def fit_command(
     source: Path,
     file: Path,

@@ -107,7 +107,7 @@ def decide(
 def print_result(out: Console, result: DecisionResult) -> None:
     """Prints each decision with its evidence, and what the encoder is."""
     if not result.decisions:
-        out.print("No finding is for images of this kind, and no case of the library has a label.")
+        out.print("No finding is for images of this kind, or no case of the library has its label.")
     for decision in result.decisions:
         print_decision(out, decision)
     out.print(encoder_line(result.encoder), markup=False)

@@ -40,10 +40,12 @@ _OPTIONS = {"target_sensitivity": "sensitivity", "target_specificity": "specific
 def replay(record: str, image: Path | None, operating_point: str, where: str, as_json: bool, server: str) -> None:
     """Make a recorded decision again, bit for bit, from RECORD alone: a file, or the id of a record on the server.
 
-    A record that was edited is refused. With --image the same question is asked of today's library, and what became
-    of it is told: causes first, then the cases, then the call.
+    A record that was edited is refused: what seals it is its id, so that a file is compared with the id in its name,
+    where it has one; keep the id beside the decision. With --image the same question is asked of today's library, and
+    what became of it is told: causes first, then the cases, then the call.
     """
     kept = read_record(_bytes(record, server))
+    _check_id(kept, record)
     decision = replay_record(kept)
     changes: tuple[Change, ...] | None = None
     if image is not None:
@@ -68,6 +70,14 @@ def _bytes(record: str, server: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"the record can not be read: {error.strerror}", reason="UNREADABLE_FILE") from None
+
+
+def _check_id(kept: Record, record: str) -> None:
+    """An edited file can be sealed anew, and has another id then."""
+    named = Path(record).stem
+    if RECORD_ID.fullmatch(named) and named != kept.record_id:
+        message = f"expected the record {named[:16]}..., got one that was edited and sealed anew"
+        raise InvalidInput(message, reason="RECORD_INVALID")
 
 
 def _again(client: Client, kept: Record, image: Path, operating_point: str, where: str) -> Record:

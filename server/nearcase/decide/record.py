@@ -83,9 +83,14 @@ def replay(record: Record) -> Decision:
     """Returns the decision again, from the record alone; its evidence has of each case only the id.
 
     Raises:
-        InvalidInput: With reason REPLAY_DIFFERS: this program decides otherwise from the same basis.
+        InvalidInput: With reason REPLAY_DIFFERS: this program decides otherwise from the same basis. With reason
+            RECORD_INVALID: nothing can be computed from it, as no record that was kept is.
     """
-    decision = verdict(record.basis)
+    try:
+        decision = verdict(record.basis)
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        message = "expected a record that a decision was made from, got numbers that nothing can be computed from"
+        raise InvalidInput(message, reason="RECORD_INVALID") from error
     if answer_of(decision) != record.answer:
         message = "expected the decision that was recorded, got another: this version or machine computes otherwise"
         raise InvalidInput(message, reason="REPLAY_DIFFERS")

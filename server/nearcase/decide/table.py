@@ -160,6 +160,9 @@ def read_table(text: str, file: str) -> Table:
         line, column = (found[2], found[3]) if found else _last_place(text)
         message = f"{file}, line {line}, column {column}: {found[1] if found else error}"
         raise InvalidInput(message, reason="FINDING_INVALID") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets in brackets
+        message = f"{file}, line 1, column 1: expected numbers and brackets of a sane size, got larger ones"
+        raise InvalidInput(message, reason="FINDING_INVALID") from error
 
 
 def _last_place(text: str) -> tuple[int, int]:

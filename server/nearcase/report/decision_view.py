@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nearcase.report import words
@@ -64,7 +65,9 @@ def figures(decision: Decision) -> tuple[Fact, ...]:
         facts.append(Fact(f"Measured, {found.level:.0%} {found.method}", value))
     if decision.strength:
         inside = decision.strength.in_evidence
-        facts.append(Fact("Softmax mass on the evidence", f"at least {inside.low:.2%} of all labelled cases in scope"))
+        facts.append(
+            Fact("Softmax mass on the evidence", f"at least {_rounded_down(inside.low)} of all labelled cases in scope")
+        )
     return tuple(facts)
 
 
@@ -97,6 +100,11 @@ def percent(interval: Interval) -> str:
 def area(interval: Interval) -> str:
     """Returns an AUROC with its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _rounded_down(bound: float) -> str:
+    """A lower bound that is rounded up is none."""
+    return f"{math.floor(bound * 10_000) / 100:.2f}%"
 
 
 def _pictures(pieces: list[Evidence]) -> tuple[tuple[Picture, str], ...]:
