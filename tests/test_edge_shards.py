@@ -157,7 +157,13 @@ def written(file: Path) -> bytes:
 
 
 def files_with(folder: Path, wanted: list[bytes]) -> list[str]:
-    contents = {file: written(file) for file in folder.rglob("*") if file.is_file()}
+    for _ in range(100):
+        try:
+            contents = {file: written(file) for file in folder.rglob("*") if file.is_file()}
+        except FileNotFoundError:  # a folder that is being removed in this moment
+            time.sleep(0.01)
+        else:
+            break
     return [f"{file.name}: {n}" for file, data in contents.items() for n, trace in enumerate(wanted) if trace in data]
 
 
