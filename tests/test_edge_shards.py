@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DIMENSION = 32
 SMALL = Sizes(exact_below=60, seal_at=40, shard_most=10_000, exact_candidates=15, rest_s=0.2)
 NEVER = Sizes()
+SLOWER = ("deleted before", "replaced before")
 
 
 def vectors(count: int, seed: int) -> Embedding:
@@ -168,7 +169,9 @@ def files_with(folder: Path, wanted: list[bytes]) -> list[str]:
 
 
 @pytest.mark.parametrize("sizes", [NEVER, SMALL], ids=["small library", "sealed library"])
-@pytest.mark.parametrize("how", ["erased", "deleted before", "replaced before", "after kill"])
+@pytest.mark.parametrize(
+    "how", ["erased", "after kill", *(pytest.param(how, marks=pytest.mark.slow) for how in SLOWER)]
+)
 async def test_of_what_was_erased_no_file_holds_a_byte(tmp_path: Path, sizes: Sizes, how: str) -> None:
     index = await EdgeIndex.open(tmp_path, DIMENSION, sizes)
     erased = [
