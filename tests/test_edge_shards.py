@@ -169,9 +169,7 @@ def files_with(folder: Path, wanted: list[bytes]) -> list[str]:
 
 
 @pytest.mark.parametrize("sizes", [NEVER, SMALL], ids=["small library", "sealed library"])
-@pytest.mark.parametrize(
-    "how", ["erased", "after kill", *(pytest.param(how, marks=pytest.mark.slow) for how in SLOWER)]
-)
+@pytest.mark.parametrize("how", ["erased", "after kill", *(pytest.param(h, marks=pytest.mark.slow) for h in SLOWER)])
 async def test_of_what_was_erased_no_file_holds_a_byte(tmp_path: Path, sizes: Sizes, how: str) -> None:
     index = await EdgeIndex.open(tmp_path, DIMENSION, sizes)
     erased = [
@@ -202,6 +200,7 @@ async def test_of_what_was_erased_no_file_holds_a_byte(tmp_path: Path, sizes: Si
     assert files_with(tmp_path, traces(erased)) == []
 
 
+@pytest.mark.slow
 async def test_searches_go_on_during_an_erasure_and_show_nothing_of_it(tmp_path: Path) -> None:
     index = await EdgeIndex.open(tmp_path, DIMENSION, SMALL)
     await index.upsert(points(range(300)))
@@ -231,6 +230,7 @@ async def test_erasures_at_once_and_while_sealing_all_complete(tmp_path: Path) -
     await index.close()
 
 
+@pytest.mark.slow
 async def test_an_erasure_that_a_crash_interrupts_is_completed_at_the_next_opening(tmp_path: Path) -> None:
     index = await EdgeIndex.open(tmp_path, DIMENSION, NEVER)
     await index.upsert(points(range(100)))
