@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearcase.encode.buckets import BUCKETS, pieces
+from nearcase.encode.buckets import BUCKETS, in_pieces
 from nearcase.encode.card import Card, read_card
 from nearcase.encode.contract import check_batch, check_embeddings
 from nearcase.encode.onnx_file import refuse_external_data
@@ -89,8 +89,7 @@ class CudaEncoder:
         """
         check_batch(batch, self._card)
         with self._turn:
-            parts = [self._run(batch[first:last], bucket) for first, last, bucket in pieces(len(batch), self._buckets)]
-        vectors = np.concatenate(parts)
+            vectors = in_pieces(batch, self._buckets, self._run)
         check_embeddings(vectors, len(batch), self._card)
         return vectors
 

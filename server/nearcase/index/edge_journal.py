@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nearcase.index.edge_roster import sync
+
 if TYPE_CHECKING:
     from nearcase.index.edge_shard import PlainPoint
 
@@ -45,7 +47,7 @@ class Journal:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._point_count, self._size_bytes = _measured(self._path)
         os.ftruncate(self._descriptor, self._size_bytes)  # a torn last entry
-        _sync_folder(folder)
+        sync(folder)
 
     @property
     def is_empty(self) -> bool:
@@ -73,8 +75,9 @@ class Journal:
 
     def take_back(self, points: Sequence[PlainPoint]) -> None:
         """Undoes the last `append`, of these points, which the engine did not take."""
-        self._cut(self._size_bytes - len(_packed(points)))
-        self._size_bytes -= len(_packed(points))
+        kept_bytes = self._size_bytes - len(_packed(points))
+        self._cut(kept_bytes)
+        self._size_bytes = kept_bytes
         self._point_count -= len(points)
 
     def clear(self) -> None:
@@ -130,11 +133,3 @@ def _unpacked(body: memoryview) -> list[PlainPoint]:
     vectors = bytes(body[_SIZE.size + size :])
     each = len(vectors) // max(len(named), 1)
     return [(name, vectors[n * each : (n + 1) * each], payload) for n, (name, payload) in enumerate(named)]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
