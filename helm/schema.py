@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from nearcase import settings
+from nearcase import settings, settings_check
 
 FILE = Path(__file__).parent / "nearcase" / "values.schema.json"
 
@@ -30,7 +30,7 @@ BY_THE_CHART = frozenset(
 FILE_KIND = Path | None
 
 CHOICES = {
-    "runtime": settings.RUNTIMES,
+    "runtime": settings_check.RUNTIMES,
     "tenants": ("none", "metadata", "caller"),
     "burned_in": ("refuse", "mask"),
     "log_format": ("text", "json"),
@@ -75,7 +75,7 @@ def one(name: str, kind: Any) -> dict[str, Any]:
     if kind is bool:
         return schema | {"type": "boolean"}
     if kind in (int, float):
-        limits = {"minimum": settings.LEAST.get(name, 1), "maximum": settings.MOST.get(name, 2**40)}
+        limits = {"minimum": settings_check.LEAST.get(name, 1), "maximum": settings_check.MOST.get(name, 2**40)}
         return schema | {"type": "integer" if kind is int else "number"} | limits
     if name in CHOICES:
         return schema | {"type": "string", "enum": list(CHOICES[name])}

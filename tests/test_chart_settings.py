@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from nearcase.cli.library_export import export_library
 from nearcase.serve.access import read_access
-from nearcase.settings import read_settings
+from nearcase.settings_file import read_settings
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk renders the chart: pip install nearcase[dev]")
 pytest.importorskip("kubernetes_validate", reason="kubernetes-validate holds the schemas: pip install nearcase[dev]")

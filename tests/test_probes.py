@@ -16,7 +16,7 @@ from serving import serving_here
 from nearcase.errors import InvalidInput, Unready
 from nearcase.serve.health import SERVICES
 from nearcase.serve.probes import MAX_QUESTION_BYTES, ask
-from nearcase.settings import read_settings
+from nearcase.settings_file import read_settings
 from nearcase.v1 import library_pb2, library_pb2_grpc
 
 FREE = "127.0.0.1:0"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nearcase.errors import InvalidInput
-from nearcase.settings import Settings, read_settings
+from nearcase.settings import Settings
+from nearcase.settings_file import read_settings
 
 
 def test_later_sources_win(tmp_path: Path) -> None:

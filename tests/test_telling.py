@@ -20,7 +20,7 @@ from serving import scan, serving_here
 from nearcase.errors import InvalidInput
 from nearcase.serve.logs import JsonLines, TextLines, hashed
 from nearcase.serve.trail import MOST_STAGES, Stage, Trail
-from nearcase.settings import read_settings
+from nearcase.settings_file import read_settings
 from nearcase.v1 import decision_pb2 as d
 from nearcase.v1 import decision_pb2_grpc, library_pb2_grpc, search_pb2_grpc
 from nearcase.v1 import library_pb2 as lib

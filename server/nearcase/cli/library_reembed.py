@@ -11,7 +11,8 @@ from rich.table import Table
 
 from nearcase.cli.options import connected, console, json_option, print_json, server_option, steps
 from nearcase.errors import InvalidInput, Unsupported
-from nearcase.settings import Settings, read_settings
+from nearcase.settings import Settings
+from nearcase.settings_file import read_settings
 
 MOST_NAMED = 20
 

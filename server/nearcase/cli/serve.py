@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nearcase.settings import read_settings
+from nearcase.settings_file import read_settings
 
 if TYPE_CHECKING:
     from nearcase.serve.app import App
