@@ -27,7 +27,7 @@ from vectors.tables import markdown, put, verdict
 
 HERE = Path(__file__).parent
 ENGINE = "engine alone"
-LEAST_RECALL, LEAST_GAIN, LEAST_SHARE, MOST_ANONYMOUS_MIB = 0.99, 10.0, 0.8, 400.0
+LEAST_RECALL, LEAST_GAIN, LEAST_SHARE, MOST_ANONYMOUS_MIB, MOST_REOPENING_S = 0.99, 10.0, 0.8, 400.0, 5.0
 WITHOUT = "none"
 
 
@@ -153,6 +153,10 @@ def judged(served: Served, by_name: dict[str, Measured]) -> list[tuple[bool, str
         (
             ours.anonymous_mib <= MOST_ANONYMOUS_MIB,
             f"the index process holds at most {MOST_ANONYMOUS_MIB:.0f} MiB anonymous: {ours.anonymous_mib:.0f}",
+        ),
+        (
+            served.reopened_s <= MOST_REOPENING_S,
+            f"after kill -9 the server answers within {MOST_REOPENING_S:.0f} s: {served.reopened_s:.1f}",
         ),
     ]
 

@@ -3,6 +3,8 @@
 The parts are the same functions that the server calls, on the same files: decoding and resizing, the network with its
 normalisation, and the index (the engine itself, in this process, over the same cases). Their medians are added up and
 compared with the median of the whole search, alternating, so that both see the same noise.
+
+Beside them stands what no server that is asked over gRPC can do without: the same message to one that does nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +15,20 @@ import dataclasses
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom.data import get_testdata_file
+from vectors.tables import markdown, put, verdict
 
+from nearcase.channel import open_channel
 from nearcase.client import Client
 from nearcase.demo.server import running_server
 from nearcase.encode.card import default_encoder_folder
@@ -36,6 +42,7 @@ from nearcase.intake.burned_in import KEEP_TEXT
 from nearcase.prepare import prepare_job
 from nearcase.retrieve.cases import THUMBNAIL, case_id_of, to_payload
 from nearcase.types import Case, CaseFacts
+from nearcase.v1 import search_pb2, search_pb2_grpc
 
 FILES = ("CT_small.dcm", "MR2_J2KI.dcm", "US1_UNCR.dcm", "693_UNCR.dcm", "RG3_UNCR.dcm", "RG1_J2KI.dcm")
 LIMIT = 1.15
@@ -51,12 +58,35 @@ class Row:
     decode_ms: float
     encode_ms: float
     index_ms: float
+    carry_ms: float
     search_ms: float
+
+    @property
+    def parts_ms(self) -> float:
+        """Their sum, without the carrying."""
+        return self.decode_ms + self.encode_ms + self.index_ms
 
     @property
     def ratio(self) -> float:
         """The whole over the sum of the parts."""
-        return self.search_ms / (self.decode_ms + self.encode_ms + self.index_ms)
+        return self.search_ms / self.parts_ms
+
+    @property
+    def carried_ratio(self) -> float:
+        """The whole over the sum of the parts and an empty call with the same bytes."""
+        return self.search_ms / (self.parts_ms + self.carry_ms)
+
+
+@contextmanager
+def empty_server() -> Iterator[Callable[[bytes], object]]:
+    """Yields what sends a file to a server that does nothing with it."""
+    command = [sys.executable, str(Path(__file__).parent / "peers" / "empty_server.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None  # noqa: S101
+        with open_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
+            stub = search_pb2_grpc.SearchServiceStub(channel)
+            yield lambda data: stub.Search(search_pb2.SearchRequest(examples=[search_pb2.Example(image=data)]))
+        process.communicate("")
 
 
 def fill(folder: Path, cases: int) -> None:
@@ -97,7 +127,7 @@ def measure(files: list[tuple[str, bytes]], cases: int, runs: int) -> list[Row]:
         shutil.copytree(data / "library", copy)
         engine = opened(copy, encoder.card.dimension, Sizes().exact_candidates, (), lambda _: None)
         rows = []
-        with running_server(data) as server, Client(server.address) as client:
+        with running_server(data) as server, Client(server.address) as client, empty_server() as carry:
             for name, content in files:
                 _, (frame, *_) = prepare_job(content, options)
                 query = embedded(frame)
@@ -107,12 +137,12 @@ def measure(files: list[tuple[str, bytes]], cases: int, runs: int) -> list[Row]:
                         _ms(lambda content=content: prepare_job(content, options)),  # type: ignore[misc]
                         _ms(lambda frame=frame: embedded(frame)),  # type: ignore[misc]
                         _ms(lambda query=query: engine.search([query], 10, None, (THUMBNAIL,), False)),  # type: ignore[misc]
+                        _ms(lambda content=content: carry(content)),  # type: ignore[misc]
                         _ms(lambda content=content: client.search(content, k=10)),  # type: ignore[misc]
                     )
                     taken.append(parts)
                 medians = [statistics.median(column) for column in zip(*taken[runs // 5 :], strict=True)]
                 rows.append(Row(name, len(content) // 1024, *medians))
-                show(rows[-1])
         engine.close()
     return rows
 
@@ -123,9 +153,13 @@ def _ms(call: Callable[[], object]) -> float:
     return (time.perf_counter() - start_s) * 1e3
 
 
-def show(row: Row) -> None:
-    parts = f"{row.decode_ms:8.2f} {row.encode_ms:8.2f} {row.index_ms:8.2f}"
-    print(f"{row.file:16} {row.size_kib:7d} {parts} {row.search_ms:9.2f} {row.ratio:6.2f}", flush=True)
+HEADER = ["file", "KiB", "decode ms", "encode", "index", "carry", "search", "ratio", "with carry"]
+
+
+def cells(row: Row) -> list[str]:
+    """A line of the table."""
+    taken = (row.decode_ms, row.encode_ms, row.index_ms, row.carry_ms, row.search_ms)
+    return [row.file, str(row.size_kib), *(f"{ms:.2f}" for ms in (*taken, row.ratio, row.carried_ratio))]
 
 
 def main() -> int:
@@ -133,18 +167,26 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="in the library")
     parser.add_argument("--runs", type=int, default=40, help="of each file")
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--docs", action="store_true", help="also write the table into docs/performance.md")
     options = parser.parse_args()
     found = [(name, get_testdata_file(name, download=False)) for name in FILES]
     files = [(name, Path(str(path)).read_bytes()) for name, path in found if path]
-    print(f"{'file':16} {'KiB':>7} {'decode':>8} {'encode':>8} {'index':>8} {'search ms':>9} {'ratio':>6}")
     rows = measure(files, options.cases, options.runs)
-    whole = sum(row.search_ms for row in rows) / sum(row.search_ms / row.ratio for row in rows)
-    is_within = whole <= LIMIT
-    print(f"{'PASS' if is_within else 'FAIL'}  all files: {whole:.2f} times the sum of the parts, at most {LIMIT}")
+    whole = sum(row.search_ms for row in rows)
+    ratio = whole / sum(row.parts_ms for row in rows)
+    carried = whole / sum(row.parts_ms + row.carry_ms for row in rows)
+    claims = [
+        verdict(ratio <= LIMIT, f"all files: {ratio:.2f} times the sum of the parts, at most {LIMIT}"),
+        verdict(carried <= LIMIT, f"with an empty call of the same bytes among them: {carried:.2f}, at most {LIMIT}"),
+    ]
+    text = markdown(HEADER, [cells(row) for row in rows]) + "\n\n" + "\n".join(f"- {claim}" for claim in claims)
+    print(text)
+    if options.docs:
+        put("overhead", text)
     if options.json:
-        written = {"rows": [asdict(row) | {"ratio": row.ratio} for row in rows], "ratio": whole, "limit": LIMIT}
+        written = {"rows": [asdict(row) for row in rows], "ratio": ratio, "carried_ratio": carried, "limit": LIMIT}
         options.json.write_text(json.dumps(written, indent=2) + "\n")
-    return 0 if is_within else 1
+    return 0 if ratio <= LIMIT else 1
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ BY_THE_CHART = frozenset(
 FILE_KIND = Path | None
 
 CHOICES = {
+    "audit": settings_check.AUDITS,
     "runtime": settings_check.RUNTIMES,
     "tenants": ("none", "metadata", "caller"),
     "burned_in": ("refuse", "mask"),

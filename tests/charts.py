@@ -212,6 +212,7 @@ def of_shape(shape: str, more: bool) -> dict[str, Any]:
         secrets = {name: from_ for name, from_ in secrets.items() if not name.startswith("qdrant")}
     for key, value in {**EVERYTHING, "secrets": secrets}.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    values["settings"]["audit_syslog"] = "collector.imaging:6514"
     if shape == "gpu":
         values["settings"]["runtime"], values["gpu"]["buildEngine"] = "tensorrt", True
     return values

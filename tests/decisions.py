@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearcase.decide.calibrate import Calibration
+from nearcase.decide.canonical import digest, dump
 from nearcase.decide.curve import CurvePoint
 from nearcase.decide.decision import Asked, Context
 from nearcase.decide.finding import Finding, Scorer
-from nearcase.decide.fitted import Fitted, Library, Split
+from nearcase.decide.fitted import FORMAT, Fitted, Library, Split
+from nearcase.decide.groups import Group
 from nearcase.decide.operating import Choice
 from nearcase.decide.point import FittedPoint, Pair
 from nearcase.decide.rate import Rate
@@ -20,7 +22,7 @@ from nearcase.types import Case, CaseFacts, Hit
 
 Floats = NDArray[np.float64]
 
-LIBRARY = Library("snapshot-1", 200)
+LIBRARY = Library("snapshot-1", 200, (("0", 120), ("1", 80)), 100.0)
 MASS = Finding(
     name="mass",
     version="1",
@@ -74,6 +76,12 @@ def point(name: str, threshold: float, test: tuple[Floats, Floats]) -> FittedPoi
     return FittedPoint(name, threshold, "fixed", "", sensitivity, specificity, test[0].size, test[1].size)
 
 
+def group(attribute: str, name: str, least: float | None = None, below: float | None = None, count: int = 10) -> Group:
+    """A group where everybody is called right at every threshold, so many of each kind."""
+    sides = (((1.0,),) * count, ((0.0,),) * count)
+    return Group(attribute, name, True, 2 * count, "", least, below, *sides)
+
+
 def fit(finding: Finding = MASS, seed: int = 0, positives: int = 100, **changes: object) -> Fitted:
     """A fit of the finding with points lax, middle and strict, the pair both, and the whole curve."""
     calibration, test = draws(seed, positives), draws(seed + 1)
@@ -99,6 +107,11 @@ def fit(finding: Finding = MASS, seed: int = 0, positives: int = 100, **changes:
         made_by="tests",
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def resealed(body: object) -> bytes:
+    """The file of a fit that was edited and sealed again: its hash is right."""
+    return dump({"format": FORMAT, "sha256": digest(body), "body": body})
 
 
 CHOICES = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from decisions import ASKED, CONTEXT, LIBRARY, MASS, fit, hits
+from decisions import ASKED, CONTEXT, LIBRARY, MASS, fit, group, hits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +17,10 @@ from nearcase.decide.array import Array
 from nearcase.decide.decision import Asked, Context, decide
 from nearcase.decide.familiar import Ellipsoid, Familiarity
 from nearcase.decide.finding import Finding, Floors, Scope, Scorer, undeclared
-from nearcase.decide.fitted import Fitted, Group, Library
+from nearcase.decide.fitted import Fitted, Library
+from nearcase.decide.groups import Group
 from nearcase.decide.operating import Choice
+from nearcase.decide.rate import apart, decimal, percent
 from nearcase.errors import InvalidInput, NotFound
 from nearcase.index.filter_text import parse
 from nearcase.index.filters import matches
@@ -25,11 +29,14 @@ from nearcase.types import Call, Case, CaseFacts, Decision, Hit
 
 HITS = hits([0.99, 0.985, 0.98, 0.975], ["1", "1", "0", "1"])
 GROUPS = (
-    Group("sex", "F", True, 100),
+    group("sex", "F"),
     Group("sex", "M", False, 3, "only 3 patients"),
-    Group("age", "18-40", True, 50, "", 18.0, 40.0),
-    Group("age", "40-90", True, 90, "", 40.0, 90.0),
+    group("age", "18-40", 18.0, 40.0),
+    group("age", "40-90", 40.0, 90.0),
 )
+UNSEEN = dataclasses.replace(group("sex", "F"), positives=((0.4,),) * 5 + ((1.0,),) * 5)
+ALARMED = dataclasses.replace(group("sex", "F"), negatives=((0.6,),) * 5 + ((0.0,),) * 5)
+"""Women whose finding, or whose health, is not seen at the point "middle"."""
 LINE = Ellipsoid(Array.of([1.0, 0.0]), Array.of([[1.0, 0.0]]), Array.of([0.01]), 0.04, 3.0)
 
 
@@ -57,7 +64,13 @@ def at(vector: list[float]) -> Asked:
 
 SCOPED = dataclasses.replace(MASS, scope=Scope(modalities=("MG",), at_least_years=18.0))
 FAMILIAR = fit(familiarity=Familiarity(0.01, 0.9, 0.9, LINE))
-OTHER_LIBRARY = dataclasses.replace(CONTEXT, library=Library("snapshot-2", 210))
+OTHER_LIBRARY = dataclasses.replace(CONTEXT, library=Library("snapshot-2", 210), kept=LIBRARY.values)
+
+
+def now(labelled_count: int, *kept: tuple[str, int]) -> Context:
+    """Another library, with so many cases that are as they were at the fit."""
+    return dataclasses.replace(CONTEXT, library=Library("snapshot-2", labelled_count), kept=kept)
+
 
 REACHED: dict[Reason, list[Decision]] = {
     Reason.OUT_OF_SCOPE: [
@@ -75,6 +88,11 @@ REACHED: dict[Reason, list[Decision]] = {
     Reason.LIBRARY_CHANGED: [
         decided(context=OTHER_LIBRARY),
         decided(with_floors(library_change=0.04), context=OTHER_LIBRARY),
+        decided(with_floors(library_change=1.0), context=now(200, ("0", 0), ("1", 0))),  # each replaced by another
+        decided(with_floors(library_change=0.1), context=now(200, ("0", 108), ("1", 92))),  # another library
+        decided(with_floors(library_change=0.09), context=now(200, ("0", 110), ("1", 80))),  # ten were relabelled
+        decided(with_floors(library_change=0.05), context=now(190, ("0", 115), ("1", 74))),  # 11 gone, 1 came
+        decided(with_floors(library_change=1.0), context=dataclasses.replace(OTHER_LIBRARY, kept=None)),
     ],
     Reason.SCOPE_NARROWED: [decided(context=dataclasses.replace(CONTEXT, is_narrowed=True))],
     Reason.TOO_LITTLE_EVIDENCE: [decided(with_floors(evidence=201))],
@@ -91,6 +109,17 @@ REACHED: dict[Reason, list[Decision]] = {
         decided(fitted=fit(groups=GROUPS), asked=asked_of(sex="O", age_years=50.0)),
         decided(fitted=fit(groups=GROUPS), asked=asked_of(age_years=50.0)),
         decided(fitted=fit(groups=GROUPS), asked=asked_of(sex="F", age_years=90.0)),
+        decided(fitted=fit(groups=(UNSEEN,)), asked=asked_of(sex="F")),
+        decided(fitted=fit(groups=(UNSEEN,)), asked=asked_of()),
+        decided(fitted=fit(groups=(ALARMED,)), asked=asked_of(sex="F")),
+        decided(
+            fitted=fit(groups=(dataclasses.replace(UNSEEN, positives=((0.7,),) * 10),)),
+            asked=dataclasses.replace(asked_of(sex="F"), choice=Choice("both")),
+        ),  # the rule-in point alone misses them
+        decided(
+            fitted=fit(groups=(UNSEEN,)),
+            asked=dataclasses.replace(asked_of(sex="F"), choice=Choice(target_specificity=0.8)),
+        ),
         decided(with_floors(groups=("sex",)), asked=asked_of(sex="F")),
     ],
     Reason.NEIGHBOURS_DISAGREE: [
@@ -136,11 +165,16 @@ def test_without_a_reason_a_call_is_made() -> None:
         decided(SCOPED, asked=asked_of(modality="MG", age_years=40.0)),
         decided(SCOPED),  # a file that states no modality
         decided(with_floors(library_change=0.05), context=OTHER_LIBRARY),
+        decided(with_floors(library_change=0.1), context=now(200, ("0", 110), ("1", 80))),
+        decided(with_floors(library_change=0.06), context=now(190, ("0", 115), ("1", 74))),
         decided(with_floors(evidence=200, similarity=0.99, agreement=0.5)),
         decided(fitted=FAMILIAR, asked=at([1.0, 0.1])),
         decided(fitted=fit(groups=GROUPS), asked=asked_of(sex="F", age_years=89.9)),
         decided(fitted=fit(groups=GROUPS[2:]), asked=asked_of(sex="M")),  # every age group was validated
         decided(fitted=fit(groups=GROUPS[:1]), asked=asked_of()),
+        decided(
+            fitted=fit(groups=(UNSEEN,)), asked=dataclasses.replace(asked_of(sex="F"), choice=Choice("lax"))
+        ),  # at another point they are not missed
     ):
         assert decision.call is Call.POSITIVE, decision
         assert decision.abstain_reason == ""
@@ -232,3 +266,31 @@ def test_a_probe_of_another_encoder_is_not_run() -> None:
     assert decision.abstain_reason == "ENCODER_CHANGED"
     assert decision.score is None
     assert sum(vote.share for vote in decision.votes) == pytest.approx(1.0)
+
+
+def test_a_group_that_fails_at_the_point_says_by_how_much() -> None:
+    told = decided(fitted=fit(groups=(UNSEEN,)), asked=asked_of(sex="F")).explanation
+    assert "its held-out sensitivity at middle is 50% (24% to 76%) in 10 patients, more than 0.1 below the" in told
+
+
+def test_the_manual_lists_the_reasons_in_their_order() -> None:
+    manual = (Path(__file__).parents[1] / "docs" / "api.md").read_text("utf-8")
+    listed = re.findall(r"^\| `([A-Z_]+)` \|", manual.split("| abstain_reason |")[1].split("\n\n")[0], re.MULTILINE)
+    assert listed == [reason.value for reason in Reason]
+
+
+def test_numbers_have_digits_enough_to_tell() -> None:
+    assert [percent(share) for share in (0.0, 0.9, 0.994, 0.9996, 1 - 1e-9, 0.0004, 1.0)] == [
+        "0%",
+        "90%",
+        "99%",
+        "99.96%",
+        "99.9999999%",
+        "0.04%",
+        "100%",
+    ]
+    assert [decimal(share) for share in (0.5, 0.9999, 1.0, 0.0)] == ["0.500", "0.9999", "1", "0"]
+    assert apart(0.9000001, 0.9) == ("0.9000001", "0.9")
+    assert apart(0.5, 0.5) == ("0.5", "0.5")
+    near = decided(with_floors(similarity=0.99004), found=hits([0.99], ["1"]))
+    assert "has similarity 0.99, and 0.99004 is needed" in near.explanation

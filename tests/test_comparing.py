@@ -95,7 +95,7 @@ async def nearest(cases: list[StoredCase], number: int, label: str = "", k: int 
     shown = [stored for stored in cases if not stored.case.flags]
     index = ExactIndex(DIMENSION)
     candidates = [stored for stored in shown if not label or label in stored.case.labels]
-    await index.upsert((await change(index, candidates, lambda case: False)).points())
+    await index.upsert((await change(index, candidates, lambda case: False)).points(1.0))
     query = shown[number]
     where = other_origin([query.case], with_patient=True) or Equals("source", "nowhere")
     found = await index.search(query.vector, limit=k, where=where)

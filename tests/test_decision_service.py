@@ -9,13 +9,15 @@ from pathlib import Path
 
 import grpc
 import pytest
+from decisions import group
 from made_library import POINT, declare, fill, finding_text, fitted_on, made_cases, reference_of
 from serving import serving
 
 from nearcase.client import Client
 from nearcase.decide.familiar import Familiarity
 from nearcase.decide.findings import read_finding
-from nearcase.decide.fitted import Fitted, Group, Library
+from nearcase.decide.fitted import Fitted, Library
+from nearcase.decide.groups import Group
 from nearcase.decide.record import read_record, redacted, replay
 from nearcase.errors import InvalidInput, NotFound, Unready, Unsupported
 from nearcase.types import Call, Decision
@@ -64,9 +66,9 @@ def findings(data: Path, reference: Reference, fitted: Fitted) -> Path:
         "narrow": ("[abstain]\nleast_similarity = 0.9999\n", {}),
         "unanimous": ("[abstain]\nleast_agreement = 1.0\n", {}),
         "other-encoder": ("", {"encoder": "another:0:x:fp32"}),
-        "other-library": ("", {"library": Library("1-0", 1)}),
+        "other-library": ("", {"library": Library("1-0", 1, (("1", 1),))}),
         "unlike": ("", {"familiarity": Familiarity(0.01, nearest=-1.0, mean=0.9999)}),
-        "men-only": ("", {"groups": (Group("sex", "F", False, 3, "too few"), Group("sex", "M", True, 90))}),
+        "men-only": ("", {"groups": (Group("sex", "F", False, 3, "too few"), group("sex", "M"))}),
     }
     for name, (more, changes) in variants.items():
         text = finding_text(name, more).replace('version = "1"\n', f'version = "1"\n{POINT}')

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from decisions import draws, fit
+from decisions import draws, fit, group
 
-from nearcase.decide.fitted import CALIBRATION, Group
+from nearcase.decide.fitted import CALIBRATION
 from nearcase.serve.drift import LEAST, WINDOW, Drift, score_distance, stability
 from nearcase.types import Call, Case, CaseFacts, Decision, Evidence, Hit
 
-FIT = fit(groups=(Group("sex", "F", True, 50), Group("sex", "M", True, 50)))
+FIT = fit(groups=(group("sex", "F", count=25), group("sex", "M", count=25)))
 POSITIVES, NEGATIVES = draws(0)
 
 

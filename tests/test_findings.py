@@ -111,6 +111,8 @@ WRONG = [
     ("[scorer]\nkind='knn'\n", "", 6, 1, "scorer.kind", "neighbours or probe"),
     ("[scorer]\nkind = 'probe'\n", "", 6, 1, "scorer.kind", "neighbours"),
     ("[scorer.class_weights]\n'1' = 2\n'0' = -1\n", "", 7, 1, "scorer.class_weights.0", "-1"),
+    ("[scorer.class_weights]\n'1' = 2\n'l' = 3\n", "", 7, 1, "scorer.class_weights.l", "of one of positive_values"),
+    ("[scorer]\nclass_weights = {'1' = 2, '0' = 3}\n", "", 6, 27, "scorer.class_weights.0", "negative_values"),
     ("[scorer]\nblend = {neighbours = 1}\n", "", 6, 1, "scorer.blend", "exactly where"),
     ("[scorer]\nblend = {neighbours = 1, knn = 2}\n", "", 6, 26, "scorer.blend.knn", "no such key"),
     ("scope.filter = 'modality ='\n", "", 5, 7, "scope.filter", "column 11"),
@@ -197,7 +199,7 @@ def edited(data: bytes) -> bytes:
         ({"a.toml": FITTED_TEXT}, "a.toml, line 6, column 1: expected fitted to be a readable file"),
         (
             {"a.toml": FITTED_TEXT, "mass.json": edited(write_fitted(fit(MASS)))},
-            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/1 that was hashed, got an edited one",
+            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/2 that was hashed, got an edited one",
         ),
         (
             {"a.toml": FITTED_TEXT.replace('name = "mass"', 'name = "node"'), "mass.json": write_fitted(fit(MASS))},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -19,11 +21,21 @@ from nearcase.errors import InvalidInput, Unsupported
 from nearcase_eval.auroc import auroc
 from nearcase_eval.fit import Plan, fit
 from nearcase_eval.fit_page import render_fit
-from nearcase_eval.fit_points import DEFAULT, fit_points, read_wish
+from nearcase_eval.fit_points import (
+    DEFAULT,
+    choose,
+    fit_points,
+    held_out_rates,
+    one_image_each,
+    read_wish,
+    read_wishes,
+)
 from nearcase_eval.fit_reference import Reference
 from nearcase_eval.fit_scores import scored
 from nearcase_eval.fit_split import split
+from nearcase_eval.sample import Sample, sample_of
 
+NORMAL = NormalDist()
 TEXT = finding_text("mass", POINT)
 PROBE = finding_text("mass", POINT, scorer='kind = "probe"\nk = 25')
 BLEND = finding_text("mass", POINT, scorer='kind = "blend"\nk = 25\nblend = { neighbours = 1.0, probe = 2.0 }')
@@ -84,7 +96,7 @@ def test_the_pair_is_there_exactly_where_a_score_can_lie_between(reference: Refe
     parts = split(reference.asked, finding, with_training=False, seed=0)
     rows = scored(parts.images["calibration"], finding, None)
     wishes = [read_wish("specificity=0.95:pac"), read_wish("sensitivity=0.95:pac")]
-    found = fit_points(wishes, rows, rows, parts.splits[1], confidence=0.5, seed=0)
+    found = fit_points(wishes, rows, rows, confidence=0.5, seed=0)
     thresholds = {point.name: point.threshold for point in found.points}
     assert bool(found.pairs) == (thresholds["specificity-95-pac"] > thresholds["sensitivity-95-pac"])
 
@@ -115,6 +127,92 @@ def test_what_can_not_be_fitted_is_refused(reference: Reference, data: Path, tmp
     for wrong in ("sensitivity=1.5:pac", "sensitivity=0.9:magic", "cost=0@0.1", ""):
         with pytest.raises(InvalidInput, match="expected a point like"):
             read_wish(wrong)
+
+
+def test_two_targets_never_have_one_name() -> None:
+    texts = ("sensitivity=0.9:pac", "sensitivity=0.999999999:pac", "sensitivity=0.9999999999:pac", "cost=10@0.02")
+    names = [wish.name for wish in read_wishes(texts)]
+    assert names == [
+        "sensitivity-90-pac",
+        "sensitivity-99_9999999-pac",
+        "sensitivity-99_99999999-pac",
+        "cost-10-at-0.02",
+    ]
+    for twice in (("youden", "youden"), ("sensitivity=0.90:pac", "sensitivity=.9:pac"), ("cost=1@0.1", "cost=1.0@.10")):
+        with pytest.raises(InvalidInput, match="twice") as caught:
+            read_wishes(twice)
+        assert caught.value.field == "point"
+        with pytest.raises(InvalidInput, match="twice"):
+            Plan(tuple(map(read_wish, twice)))
+    for wrong in ("sensitivity=0.0:pac", "sensitivity=0.9999999999999:pac", "sensitivity=1.0:pac", "cost=1@0.0"):
+        with pytest.raises(InvalidInput, match="expected a point like"):
+            read_wish(wrong)
+
+
+def test_a_promise_tells_its_whole_target(reference: Reference) -> None:
+    plan = Plan(read_wishes(("sensitivity=0.5:pac", "sensitivity=0.50000001:pac")), by=(), confidence=0.8999999999)
+    promises = [point.guarantee for point in fit(read_finding(TEXT, "x"), reference, plan).points]
+    assert sorted(promises) == [
+        f"sensitivity of at least {target} per image, with confidence 0.8999999999" for target in ("0.5", "0.50000001")
+    ]
+
+
+def of_patients(counts: Sequence[int], scores: Sequence[float], truth: bool) -> Sample:
+    """Each patient's images have one score."""
+    patient = np.repeat(np.arange(len(counts)), counts)
+    return sample_of(np.full(patient.size, truth), np.repeat(scores, counts), patient)
+
+
+def test_patients_are_counted_however_many_images_they_have() -> None:
+    """One patient with 1000 images that are all called, nine with one that is not: 1 of 10, and not 1000 of 1009."""
+    with_it = of_patients([1000, *[1] * 9], [0.9, *[0.1] * 9], True)
+    without = of_patients([1000, *[1] * 9], [0.1, *[0.05] * 9], False)
+    both = Sample(
+        np.concatenate([with_it.truth, without.truth]),
+        np.concatenate([with_it.score, without.score]),
+        np.concatenate([with_it.patient, without.patient + 10]),
+        20,
+    )
+    ((sensitivity, specificity),) = held_out_rates(both, np.array([0.5]))
+    assert (sensitivity.value, sensitivity.effective_n) == (0.1, 10.0)
+    assert (specificity.value, specificity.effective_n) == (1.0, 10.0)
+    drawn = one_image_each(both, 0)
+    assert (drawn.positives, drawn.n, drawn.patients) == (10, 20, 20)
+    wish = read_wish("sensitivity=0.9:empirical")
+    assert choose(wish, drawn, 0.95).value == 0.1  # of images 0.9 reaches 0.99 of them, of patients a tenth
+
+
+def normal_images(rng: np.random.Generator, patients: int, tilt: float) -> Sample:
+    """Patients differ, have 1 to 8 images each, and each image more tilts their scores."""
+    counts = rng.integers(1, 9, patients)
+    patient = np.repeat(np.arange(patients), counts)
+    score = rng.normal(size=patients)[patient] + rng.normal(size=patient.size) + tilt * counts[patient]
+    return sample_of(np.zeros(patient.size), score, patient)
+
+
+def true_rate(threshold: float, aim: str, tilt: float) -> float:
+    """Of an image of a new patient, who has 1 to 8 of them."""
+    means = tilt * np.arange(1, 9)
+    above = float(np.mean([1.0 - NORMAL.cdf((threshold - mean) / np.sqrt(2.0)) for mean in means]))
+    return above if aim == "sensitivity" else 1.0 - above
+
+
+@pytest.mark.parametrize("aim", ["sensitivity", "specificity"])
+def test_pac_points_keep_their_promise_with_several_images_per_patient(aim: str) -> None:
+    """Over 2,000 calibration draws, as the fit chooses; the naive way, of all images as draws, does not keep it."""
+    rng, delta, runs = np.random.default_rng(23), 0.1, 2000
+    wish, broken, naive = read_wish(f"{aim}=0.85:pac"), 0, 0
+    tilt = 0.2 if aim == "sensitivity" else -0.2  # patients with many images are the easy ones
+    for run in range(runs):
+        drawn = normal_images(rng, 60, tilt)
+        data = Sample(np.full(drawn.n, aim == "sensitivity"), drawn.score, drawn.patient, drawn.patients)
+        for is_naive in (False, True):
+            chosen = choose(wish, data if is_naive else one_image_each(data, run), 1.0 - delta).value
+            assert chosen is not None
+            is_broken = true_rate(chosen, aim, tilt) < 0.85
+            naive, broken = naive + (is_naive and is_broken), broken + (not is_naive and is_broken)
+    assert broken / runs <= delta + 3 * np.sqrt(delta * (1 - delta) / runs)
+    assert naive / runs > delta + 0.05
 
 
 def test_few_images_give_no_limit_of_one_in_a_hundred(reference: Reference) -> None:
@@ -168,6 +266,11 @@ def test_the_command_writes_what_a_server_reads(data: Path, tmp_path: Path) -> N
     refused = run(data, "--finding", tmp_path / "mass.toml")
     assert refused.returncode == 2
     assert len(refused.stderr.strip().splitlines()) == 1
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mass.toml").write_text(TEXT)
+    refused = run(tmp_path / "empty", "--finding", tmp_path / "mass.toml", "--point", "youden", "--point", "youden")
+    assert refused.returncode == 2
+    assert "youden twice" in refused.stderr  # before the library, which is not there, was looked for
 
 
 @pytest.mark.system

@@ -193,7 +193,7 @@ def command_help() -> dict[str, str]:
     """Each documented command, those of groups with their group, with the text of its --help."""
     program = Path(sys.executable).with_name("nearcase")
     pages = {}
-    named = re.compile(r"nearcase ((?:library|token) [a-z-]+|[a-z]+)")
+    named = re.compile(r"nearcase ((?:audit|library|token) [a-z-]+|[a-z]+)")
     for name in {found[1] for line in documented("nearcase") if (found := named.match(line))}:
         command = [str(program), *name.split(), "--help"]
         result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)

@@ -86,7 +86,7 @@ async def test_a_batch_counts_what_it_would_do() -> None:
     index = ExactIndex(16)
     first = await change(index, made[:4], lambda case: False)
     assert first.outcomes == (ImportCounts(added=1),) * 4
-    await index.upsert(first.points())
+    await index.upsert(first.points(1.0))
     relabelled = StoredCase(replace(made[1].case, labels={"new": "1"}), made[1].vector)
     turned = StoredCase(made[2].case, np.roll(made[2].vector, 1))
     batch = [made[0], relabelled, turned, made[3], made[4], made[4], made[5]]
@@ -102,7 +102,7 @@ async def test_a_batch_counts_what_it_would_do() -> None:
 async def test_pages_are_whole_and_go_on_after_an_id() -> None:
     made = stored_cases(11)
     index = ExactIndex(16)
-    await index.upsert((await change(index, made, lambda case: False)).points())
+    await index.upsert((await change(index, made, lambda case: False)).points(1.0))
     found = [stored async for page in pages(index, page_size=4) for stored in page]
     assert all(map(equal, found, made))
     for number in (0, 3, 10):

@@ -16,11 +16,11 @@ import grpc
 import promql_parser
 import pytest
 import yaml
+from decisions import group as whole_group
 from made_library import POINT, declare, fill, finding_text, fitted_on, made_cases, reference_of
 from prometheus_client.parser import text_string_to_metric_families
 from serving import scan, serving_here
 
-from nearcase.decide.fitted import Group
 from nearcase.errors import Unready
 from nearcase.serve.app import App
 from nearcase.v1 import decision_pb2 as d
@@ -145,7 +145,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("monitored")
     fill(folder, made_cases())
     text = finding_text("mass", POINT)
-    groups = (Group("sex", "F", True, 90), Group("sex", "M", True, 90))
+    groups = (whole_group("sex", "F"), whole_group("sex", "M"))
     declare(folder / "findings", text, replace(fitted_on(reference_of(folder, text), text), groups=groups))
     return folder
 

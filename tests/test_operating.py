@@ -188,9 +188,15 @@ def test_a_target_beyond_the_data_is_refused_with_the_patients_it_takes() -> Non
 
 def test_a_finding_not_worth_calling_is_refused() -> None:
     high, low = draws(3)
-    upside_down = fit(curve=curve_of((low[:100], high), draws(4)))
+    reversed_scores = curve_of((low[:100], high), draws(4))
+    calibration, test = fit().splits
+    upside_down = fit(curve=reversed_scores, points=(), pairs=(), splits=(replace_negatives(calibration, 100), test))
     with pytest.raises(Unsupported, match="calling none costs less"):
         select(upside_down, Choice(cost_ratio=0.1), 0.1)
+
+
+def replace_negatives(split: Split, count: int) -> Split:
+    return dataclasses.replace(split, negative_patients=count, patients=split.positive_patients + count)
 
 
 def test_a_refused_fit_is_told_by_its_name() -> None:

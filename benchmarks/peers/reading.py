@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, convert
 from nearcase.encode.card import default_encoder_folder, read_card
 from nearcase.encode.preprocess import Recipe
 
-MODEL: Path = default_encoder_folder() / "encoder.onnx"
+ENCODER = Path(os.environ.get("PEER_ENCODER") or default_encoder_folder())
 
 
 def recipe() -> Recipe:
     """Returns the size, mean and deviation that the network was trained with."""
-    found = read_card(default_encoder_folder()).recipe
+    found = read_card(ENCODER).recipe
     assert isinstance(found, Recipe)  # noqa: S101
     return found
 
@@ -53,4 +54,4 @@ def session() -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(ENCODER / "encoder.onnx"), options, providers=["CPUExecutionProvider"])

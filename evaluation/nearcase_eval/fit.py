@@ -13,7 +13,7 @@ from nearcase.types import Interval
 from nearcase_eval.auroc import auroc_of
 from nearcase_eval.fit_calibration import calibrate
 from nearcase_eval.fit_limits import familiarity, validated_groups
-from nearcase_eval.fit_points import Wish, curve_points, fit_points
+from nearcase_eval.fit_points import Wish, check_wishes, curve_points, fit_points
 from nearcase_eval.fit_probe import train
 from nearcase_eval.fit_reference import Reference
 from nearcase_eval.fit_scores import residuals, scored
@@ -30,8 +30,11 @@ class Plan:
     calibration: str = "isotonic"  # or platt
     probe: str = "logistic"  # or mlp
     by: tuple[str, ...] = ("sex", "age")
-    gap: float = 0.1  # of a group's AUROC below that of all
+    gap: float = 0.1  # by which a group's AUROC and rates may be below those of all
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_wishes(self.wishes)
 
 
 def fit(finding: Finding, reference: Reference, plan: Plan, prompts: PromptHead | None = None) -> Fitted:
@@ -50,7 +53,8 @@ def fit(finding: Finding, reference: Reference, plan: Plan, prompts: PromptHead 
     kinds = {kind for kind, _ in finding.scorer.parts}
     if "prompt" in kinds and prompts is None:
         raise Unsupported("expected an encoder with a text tower for prompts, got none")
-    parts = split(reference.asked, finding, with_training="probe" in kinds, seed=plan.seed)
+    asked = [each for each in reference.asked if each.priors]  # of the others a server says NO_EVIDENCE
+    parts = split(asked, finding, with_training="probe" in kinds, seed=plan.seed)
     probe = train(parts.images[TRAINING], finding, kind=plan.probe, seed=plan.seed) if "probe" in kinds else None
     about = replace(_about(finding, reference, parts, plan), probe=probe, prompts=prompts)
     if finding.is_number:
@@ -61,7 +65,7 @@ def fit(finding: Finding, reference: Reference, plan: Plan, prompts: PromptHead 
 def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> Fitted:
     calibration, test = (scored(parts.images[name], finding, about) for name in (CALIBRATION, TEST))
     _check(calibration, test)
-    points = fit_points(plan.wishes, calibration, test, about.held_out, confidence=plan.confidence, seed=plan.seed)
+    points = fit_points(plan.wishes, calibration, test, confidence=plan.confidence, seed=plan.seed)
     return replace(
         about,
         calibration=calibrate(calibration, finding, plan.calibration),
@@ -70,7 +74,7 @@ def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, 
         refusals=points.refusals,
         curve=curve_points(calibration, test, seed=plan.seed),
         auroc=_area(test),
-        groups=validated_groups(reference.asked, parts.images[TEST], finding, about, plan.by, plan.gap),
+        groups=validated_groups(reference.asked, parts.images[TEST], finding, about, plan.by),
     )
 
 
@@ -88,6 +92,7 @@ def _about(finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> 
         library=reference.library,
         unit="image",
         splits=parts.splits,
+        gap=plan.gap,
         familiarity=familiarity(others, parts.images[TEST]),
         made_by=f"nearcase-eval fit {__version__}, seed {plan.seed}",
     )

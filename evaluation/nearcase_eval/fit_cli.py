@@ -19,12 +19,13 @@ from nearcase.decide.fitted import Fitted, write_fitted
 from nearcase.encode.card import default_encoder_folder, read_card
 from nearcase.encode.runtime import open_encoder
 from nearcase.errors import InvalidInput
+from nearcase.report.decision_view import area as shown
 from nearcase_eval.cohort import read_cohort
 from nearcase_eval.embedding import embed_cohort
 from nearcase_eval.fit import Plan, fit
 from nearcase_eval.fit_calibration import KINDS as CALIBRATIONS
 from nearcase_eval.fit_page import POINT_COLUMNS, point_rows, render_fit
-from nearcase_eval.fit_points import DEFAULT, PAIR, read_wish
+from nearcase_eval.fit_points import DEFAULT, PAIR, read_wishes
 from nearcase_eval.fit_probe import KINDS as PROBES
 from nearcase_eval.fit_prompt import prompts_of
 from nearcase_eval.fit_reference import Reference, Told, of_cohort, of_library
@@ -91,7 +92,7 @@ def fit_command(
     """
     finding = _finding(file)
     plan = Plan(
-        tuple(map(read_wish, points)),
+        read_wishes(points),
         confidence,
         calibration,
         probe,
@@ -113,7 +114,7 @@ def fit_command(
     print_fit(Console(highlight=False, width=None if sys.stdout.isatty() else 160), fitted)
     if not is_library:
         click.echo(
-            "Fitted on a cohort: a server abstains with LIBRARY_CHANGED unless the finding allows library_change."
+            "Fitted on a cohort: a server abstains with LIBRARY_CHANGED. For calls, fit on the server's own library."
         )
     click.echo(f"Wrote {target.name} and {target.with_suffix('.html').name} beside {file.name}")
     return 0
@@ -126,7 +127,7 @@ def print_fit(out: Console, fitted: Fitted) -> None:
     out.print(f"{fitted.finding}: {who}, of {fitted.library.labelled_count} labelled cases", markup=False)
     if fitted.auroc:
         area = fitted.auroc
-        out.print(f"AUROC {area.value:.3f} ({area.low:.3f} to {area.high:.3f})", markup=False)
+        out.print(f"AUROC {shown(area)}", markup=False)
     if fitted.residuals:
         bound = fitted.residuals
         out.print(f"At most {bound.bound:.3g} off in {bound.level:.0%} of new patients", markup=False)
@@ -141,6 +142,10 @@ def print_fit(out: Console, fitted: Fitted) -> None:
     for group in fitted.groups:
         if not group.is_validated:
             out.print(f"not validated: {group.attribute} {group.name}: {group.reason}", markup=False)
+            continue
+        for point in fitted.points:
+            if why := group.why_not([point], fitted.gap):
+                out.print(f"not validated: {group.attribute} {group.name}: {why}", markup=False)
 
 
 def _finding(file: Path) -> Finding:

@@ -9,11 +9,12 @@ import numpy as np
 from nearcase.decide.array import Array
 from nearcase.decide.familiar import Ellipsoid, Familiarity
 from nearcase.decide.finding import Finding
-from nearcase.decide.fitted import Fitted, Group
+from nearcase.decide.fitted import Fitted
+from nearcase.decide.groups import FEWEST_PATIENTS, Group, Patients
 from nearcase_eval.auroc import auroc_of
 from nearcase_eval.fit_reference import Asked
 from nearcase_eval.fit_scores import scored
-from nearcase_eval.sample import FEW_PATIENTS, Sample
+from nearcase_eval.sample import Bools, Sample
 
 SHARE = 0.01
 """Of the library's own images, this share breaks each limit."""
@@ -59,20 +60,30 @@ def _ellipsoid(others: Sequence[Asked], test: Sequence[Asked]) -> Ellipsoid:
 
 
 def validated_groups(
-    images: Sequence[Asked], test: Sequence[Asked], finding: Finding, fitted: Fitted, by: Sequence[str], gap: float
+    images: Sequence[Asked], test: Sequence[Asked], finding: Finding, fitted: Fitted, by: Sequence[str]
 ) -> tuple[Group, ...]:
     """Returns each group that any image is of: validated where enough held-out patients rank nearly as well as all do.
 
-    Enough is ten patients with the finding and ten without; nearly is an AUROC at most `gap` below that of all.
+    Enough is ten patients with the finding and ten without; nearly is an AUROC at most the fit's `gap` below that of
+    all. Such a group has its scores too, which say at each operating point whether its rates are near enough.
     """
     overall = auroc_of(scored(test, finding, fitted)).value
     groups = []
     for attribute, name, least, below in _named(images, by):
         members = [each for each in test if _is_in(each, attribute, name, least, below)]
-        reason = _why_not(scored(members, finding, fitted), overall, gap) if members else "no held-out patient is in it"
         patients = len({each.patient for each in members})
-        groups.append(Group(attribute, name, not reason, patients, reason, least, below))
+        data = scored(members, finding, fitted) if members else None
+        reason = _why_not(data, overall, fitted.gap) if data else "no held-out patient is in it"
+        kept = (_by_patient(data, data.truth), _by_patient(data, ~data.truth)) if data and not reason else ((), ())
+        groups.append(Group(attribute, name, not reason, patients, reason, least, below, *kept))
     return tuple(groups)
+
+
+def _by_patient(data: Sample, among: Bools) -> Patients:
+    """The scores of each patient's images, in an order that tells nothing of who they are."""
+    order = np.argsort(data.patient[among], kind="stable")
+    _, starts = np.unique(data.patient[among][order], return_index=True)
+    return tuple(sorted(tuple(sorted(part.tolist())) for part in np.split(data.score[among][order], starts[1:])))
 
 
 def _named(images: Sequence[Asked], by: Sequence[str]) -> list[tuple[str, str, float | None, float | None]]:
@@ -97,8 +108,8 @@ def _is_in(image: Asked, attribute: str, name: str, least: float | None, below: 
 def _why_not(data: Sample, overall: float | None, gap: float) -> str:
     positives = data.patients_among(data.truth)
     negatives = data.patients_among(~data.truth)
-    if min(positives, negatives) < FEW_PATIENTS:
-        return f"{positives} held-out patients with the finding and {negatives} without, {FEW_PATIENTS} are needed"
+    if min(positives, negatives) < FEWEST_PATIENTS:
+        return f"{positives} held-out patients with the finding and {negatives} without, {FEWEST_PATIENTS} are needed"
     area = auroc_of(data).value
     if area is None or overall is None or area < overall - gap:
         return f"its AUROC is more than {gap:g} below that of all"

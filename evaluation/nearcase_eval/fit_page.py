@@ -8,6 +8,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from nearcase import report
 from nearcase.decide.fitted import Fitted
+from nearcase.decide.rate import decimal
 from nearcase.report.decision_view import Stop, area, percent
 from nearcase.report.roc import cross, steps
 from nearcase.report.style import style_of
@@ -20,6 +21,7 @@ _PAGES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+GROUP_COLUMNS = ("group", "patients with the finding, without", "point", "sensitivity", "specificity", "validated")
 POINT_COLUMNS = ("point", "positive from", "sensitivity", "specificity", "promise")
 
 
@@ -38,6 +40,8 @@ def render_fit(fitted: Fitted, *, statement: str) -> str:
         style=style_of("evidence.css", "decision.css"),
         columns=POINT_COLUMNS,
         rows=point_rows(fitted),
+        group_columns=GROUP_COLUMNS,
+        group_rows=group_rows(fitted),
         curve=steps(curve) if curve else "",
         area=area(fitted.auroc) if fitted.auroc else "",
         stops=[Stop(point.name, "", (), cross(point), False) for point in points],
@@ -50,10 +54,27 @@ def point_rows(fitted: Fitted) -> list[tuple[str, ...]]:
     return [
         (
             point.name,
-            f"{point.threshold:.3g}",
+            decimal(point.threshold),
             percent(point.sensitivity),
             percent(point.specificity),
             point.guarantee or f"none ({point.method})",
         )
         for point in points
     ]
+
+
+def group_rows(fitted: Fitted) -> list[tuple[str, ...]]:
+    """Returns one row of text for each group at each point, the most sensitive first; one for a group that failed."""
+    points = sorted(fitted.points, key=lambda point: point.threshold)
+    rows: list[tuple[str, ...]] = []
+    for group in fitted.groups:
+        name = f"{group.attribute} {group.name}"
+        counts = f"{len(group.positives)}, {len(group.negatives)}" if group.is_validated else f"{group.patients} in all"
+        if not group.is_validated:
+            rows.append((name, counts, "every", "", "", f"no: {group.reason}"))
+            continue
+        for point in points:
+            rates = (percent(each.interval) for each in group.rates(point.threshold))
+            why = group.why_not([point], fitted.gap)
+            rows.append((name, counts, point.name, *rates, f"no: {why}" if why else "yes"))
+    return rows

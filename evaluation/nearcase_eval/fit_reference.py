@@ -24,7 +24,8 @@ from nearcase.errors import InvalidInput
 from nearcase.index.base import Index, Point
 from nearcase.index.manifest import NAME
 from nearcase.index.opening import open_index
-from nearcase.retrieve.cases import THUMBNAIL, case_id_of, patient_key, to_case, to_payload
+from nearcase.retrieve.cases import CHANGED, THUMBNAIL, case_id_of, patient_key, to_case, to_payload
+from nearcase.retrieve.counting import values_of
 from nearcase.retrieve.library import Library as StoredLibrary
 from nearcase.retrieve.search import Query, Scope, search
 from nearcase.serve.findings import evidence_of
@@ -77,8 +78,9 @@ def of_library(data: Path, finding: Finding, told: Told) -> Reference:
         index = await open_index(folder, dimension=dimension, encoder_identity=encoder, pseudonym_check=check)
         library = StoredLibrary(index, SystemClock())
         try:
-            known = Library(await library.snapshot(), await library.count(evidence_of(finding)))
-            return Reference(encoder, known, await _ask_all(index, finding, await _cases(index, finding), told))
+            cases, changed_at_s = await _cases(index, finding)
+            known = await _known(index, await library.snapshot(), finding, changed_at_s)
+            return Reference(encoder, known, await _ask_all(index, finding, cases, told))
         finally:
             await library.close()
 
@@ -88,8 +90,8 @@ def of_library(data: Path, finding: Finding, told: Told) -> Reference:
 def of_cohort(cohort: Cohort, vectors: Mapping[str, Vector], finding: Finding, encoder: str, told: Told) -> Reference:
     """Returns what a cohort's library images say of its query images, which need the finding's label as a finding.
 
-    The snapshot is that of the cohort. A server's library never has it, so that its finding must allow a
-    library_change, or be fitted on that library.
+    The snapshot is that of the cohort, which a server's library never has: what the server adds is not what was fitted
+    on, and it abstains. For calls, fit on the server's own library.
 
     Raises:
         InvalidInput: The cohort has no finding of the label's name, or no case in scope tells the outcome.
@@ -110,8 +112,7 @@ def of_cohort(cohort: Cohort, vectors: Mapping[str, Vector], finding: Finding, e
             for start in range(0, len(stored), BATCH):
                 part = stored[start : start + BATCH]
                 await index.upsert([Point(case.case_id, vector, to_payload(case)) for case, vector in part])
-            snapshot = f"cohort:{await library.snapshot()}"
-            known = Library(snapshot, await library.count(evidence_of(finding)))
+            known = await _known(index, f"cohort:{await library.snapshot()}", finding, 0.0)
             queries = [(cases[image.name], vectors[image.name]) for image in images if image.is_query]
             told_of = [(case, vector) for case, vector in queries if _tells(case, finding)]
             return Reference(encoder, known, await _ask_all(index, finding, told_of, told))
@@ -126,19 +127,26 @@ def _tells(case: Case, finding: Finding) -> bool:
     return finding.counts(case.labels.get(finding.label, "")) and finding.scope.takes(case.facts)
 
 
-async def _cases(index: Index, finding: Finding) -> list[tuple[Case, Vector]]:
+async def _known(index: Index, snapshot: str, finding: Finding, changed_at_s: float) -> Library:
+    values = tuple((await values_of(index, finding.label, evidence_of(finding))).items())
+    return Library(snapshot, sum(count for _, count in values), values, changed_at_s)
+
+
+async def _cases(index: Index, finding: Finding) -> tuple[list[tuple[Case, Vector]], float]:
+    """The labelled cases in scope, and when the last of them was written."""
     found: list[tuple[Case, Vector]] = []
-    cursor = None
+    cursor, changed_at_s = None, 0.0
     while True:
         page = await index.scroll(limit=BATCH, cursor=cursor, where=evidence_of(finding), without=(THUMBNAIL,))
         vectors = await index.get([record.point_id for record in page.records], with_vectors=True)
         for record, stored in zip(page.records, vectors, strict=True):
+            changed_at_s = max(changed_at_s, float(str(record.payload.get(CHANGED, 0.0))))
             case = to_case(record.point_id, record.payload)
             if stored.vector is not None and finding.counts(case.labels[finding.label]):
                 found.append((case, stored.vector))
         cursor = page.next_cursor
         if cursor is None:
-            return found
+            return found, changed_at_s
 
 
 async def _ask_all(

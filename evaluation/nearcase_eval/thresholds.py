@@ -90,7 +90,7 @@ def conformal(
     scores = independent_scores(data, aim, unit, seed)
     rank = math.floor((1.0 - target) * (scores.size + 1) + 1e-9)
     needed = math.ceil(1.0 / (1.0 - target) - 1e-9) - 1
-    promise = f"{aim} of at least {target:g} for the next {unit.value}, on average over calibration sets"
+    promise = f"{aim} of at least {target!r} for the next {unit.value}, on average over calibration sets"
     return _by_rank(data, scores, rank, "conformal", aim, target, needed, promise, unit=unit)
 
 
@@ -119,7 +119,7 @@ def pac(
     scores = independent_scores(data, aim, unit, seed)
     rank = _pac_rank(int(scores.size), 1.0 - target, 1.0 - confidence)
     needed = math.ceil(math.log(1.0 - confidence) / math.log(target) - 1e-9)
-    promise = f"{aim} of at least {target:g} per {unit.value}, with confidence {confidence:g}"
+    promise = f"{aim} of at least {target!r} per {unit.value}, with confidence {confidence!r}"
     return _by_rank(data, scores, rank, "pac", aim, target, needed, promise, unit=unit, confidence=confidence)
 
 

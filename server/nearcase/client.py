@@ -24,6 +24,7 @@ from nearcase.transfer_client import TransferClient
 from nearcase.types import (
     AddResult,
     Case,
+    CaseFacts,
     DecisionResult,
     EncoderSummary,
     FindingFit,
@@ -127,6 +128,7 @@ class Client:
         order: Order = DEFAULT_ORDER,
         thumbnails: bool = False,
         frame_number: int | None = None,
+        facts: CaseFacts = requests.NOTHING,
     ) -> SearchResult:
         """Returns the prior cases most like an image, or like a case, series or study of the library.
 
@@ -143,6 +145,7 @@ class Client:
             order: What counts as one hit, and how hits are ordered; with a series_method, all images are one series.
             thumbnails: Also fetch a small picture of each case and of the query.
             frame_number: Of each image, where it has several; counts from 1.
+            facts: What is known of the image where the file is silent: the patient, so that their cases are left out.
         """
         with self._errors():
             options = search_pb2.SearchOptions(
@@ -154,7 +157,7 @@ class Client:
                 with_timings=True,
             )
             order.write(options)
-            named = requests.named_examples(image, frame_number, case_id, series_uid, study_uid)
+            named = requests.named_examples(image, frame_number, case_id, series_uid, study_uid, facts)
             return self._searched([example.message() for example in (*named, *examples)], options)
 
     def _searched(self, examples: list[search_pb2.Example], options: search_pb2.SearchOptions) -> SearchResult:
@@ -183,6 +186,8 @@ class Client:
         where: str = "",
         frame_number: int | None = None,
         thumbnails: bool = False,
+        facts: CaseFacts = requests.NOTHING,
+        near_duplicates: float | None = None,
     ) -> DecisionResult:
         """Returns what the labelled prior cases say of an image, of several as one, or of what the library holds.
 
@@ -201,15 +206,18 @@ class Client:
             where: A filter of the evidence.
             frame_number: Frame of a multi-frame image, counting from 1.
             thumbnails: Also fetch a small picture of each case and of the query.
+            facts: What is known of the image where the file is silent: patient, whose cases are left out, age, sex.
+            near_duplicates: Images at or above this cosine to the query, 0.9 to 1, are left out, and no call is made.
         """
         with self._errors():
-            request = requests.decide_request(image, case_id, series_uid, study_uid, frame_number)
+            request = requests.decide_request(image, case_id, series_uid, study_uid, frame_number, facts)
             request.options.finding, request.options.k, request.options.filter = finding, k, where
             request.options.MergeFrom(
                 decision_pb2.DecideOptions(
                     operating_point=requests.choice(operating_point, sensitivity, specificity, cost_ratio),
                     prevalence=prevalence,
                     case_mask=ALL_FIELDS if thumbnails else None,
+                    near_duplicate_similarity=near_duplicates,
                 )
             )
             response = self._decided(request)

@@ -192,6 +192,7 @@ def result_to_proto(result: types.SearchResult, names: frozenset[str]) -> search
         query_images=[query_image_to_proto(image, names) for image in result.query_images],
         encoder=encoder_to_proto(result.encoder),
         candidate_count=result.candidate_count,
+        notes=result.notes,
     )
     if result.timings:
         response.timings.CopyFrom(types_pb2.StageTimings(**dataclasses.asdict(result.timings)))
@@ -207,6 +208,7 @@ def result_from_proto(response: search_pb2.SearchResponse) -> types.SearchResult
         encoder=encoder_from_proto(response.encoder),
         candidate_count=response.candidate_count,
         timings=types.StageTimings(**timings) if response.HasField("timings") else None,
+        notes=tuple(response.notes),
     )
 
 
@@ -274,6 +276,7 @@ def decisions_from_proto(response: decision_pb2.DecideResponse) -> types.Decisio
         tuple(decision_from_proto(decision) for decision in response.decisions),
         query_image_from_proto(response.query_image),
         encoder_from_proto(response.encoder),
+        tuple(response.notes),
     )
 
 

@@ -55,7 +55,8 @@ def prepare_job(data: bytes, options: Mapping[str, Any]) -> tuple[dict[str, Any]
         return _prepare_series(data, options["frame_number"], text_policy, recipe)
     needed_px = recipe.needed_px and max(recipe.needed_px, THUMBNAIL_PX)
     image = read_image(data, frame_number=options["frame_number"], text_policy=text_policy, needed_px=needed_px)
-    return _header(image), [resize(image.pixels, recipe, image.frame_box).tobytes(), encode_thumbnail(image)]
+    thumbnail = encode_thumbnail(image) if options.get("with_thumbnail", True) else b""
+    return _header(image), [resize(image.pixels, recipe, image.frame_box).tobytes(), thumbnail]
 
 
 def _prepare_series(
@@ -186,6 +187,7 @@ class Preparer:
         text_policy: TextPolicy = KEEP_TEXT,
         *,
         bulk: bool = False,
+        with_thumbnail: bool = True,
     ) -> Prepared:
         """Returns the frame for the encoder; a caller that goes away while it waits costs nothing.
 
@@ -194,6 +196,7 @@ class Preparer:
             frame_number: Counts from 1; the middle frame when left out.
             text_policy: What to do about text in the picture.
             bulk: Lets searches go first.
+            with_thumbnail: False where nobody will see the picture; what the encoder sees is the same.
 
         Raises:
             InvalidInput, Unsupported: The file can not be read, ran into a limit, or the policy refuses it.
@@ -201,7 +204,7 @@ class Preparer:
         """
         await self._lanes.take(bulk=bulk)
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, self.prepare_now, data, frame_number, text_policy)
+        work = loop.run_in_executor(self._threads, self.prepare_now, data, frame_number, text_policy, with_thumbnail)
         # The lane is free when the child is, which outlives a caller that goes away.
         work.add_done_callback(lambda _: self._end(bulk=bulk))
         return await asyncio.shield(work)
@@ -211,13 +214,18 @@ class Preparer:
         self._lanes.give_back(bulk=bulk)
 
     def prepare_now(
-        self, data: bytes, frame_number: int | None = None, text_policy: TextPolicy = KEEP_TEXT
+        self,
+        data: bytes,
+        frame_number: int | None = None,
+        text_policy: TextPolicy = KEEP_TEXT,
+        with_thumbnail: bool = True,
     ) -> Prepared:
         """The same, blocking."""
         options = {
             "frame_number": frame_number,
             "recipe": dataclasses.asdict(self._recipe),
             "text_policy": dataclasses.asdict(text_policy),
+            "with_thumbnail": with_thumbnail,
         }
         header, (pixels, thumbnail) = self._sandbox.run(data, options)
         image = QueryImage(

@@ -21,6 +21,8 @@ CHUNK_BYTES = 2**20
 INLINE_BYTES = 4 * 2**20
 """Larger files are added in chunks, so that a broken stream can be resumed."""
 
+NOTHING = CaseFacts()
+
 ALL_FIELDS = FieldMask(
     paths=[
         "facts", "labels", "source", "frame_number", "frame_count", "content_sha256", "add_time", "thumbnail_jpeg",
@@ -65,7 +67,7 @@ class Example:
     text: str = ""  # for an encoder with a text tower
     vector: Sequence[float] = ()  # an embedding that was kept
     encoder_sha256: str = ""  # of the encoder that made it
-    facts: CaseFacts = field(default_factory=CaseFacts)  # of the vector's file, so that its patient is left out
+    facts: CaseFacts = field(default_factory=CaseFacts)  # of the image where it is silent, or of the vector's file
     frame_number: int | None = None  # of the image, counting from 1; None takes the middle frame
     weight: float = 1.0  # negative is "unlike this"
 
@@ -84,6 +86,8 @@ class Example:
         found = search_pb2.Example(frame_number=self.frame_number, weight=weight, **stored)
         if self.image is not None:
             found.image = read(self.image)
+        if self.facts != NOTHING and not len(self.vector):
+            found.facts.CopyFrom(convert.facts_to_proto(self.facts))
         if len(self.vector):
             found.vector.values.extend(self.vector)
             found.vector.encoder_sha256 = self.encoder_sha256
@@ -186,10 +190,11 @@ def named_examples(
     case_id: str,
     series_uid: str,
     study_uid: str,
+    facts: CaseFacts = NOTHING,
 ) -> list[Example]:
-    """Returns the examples that are named without a weight: files first."""
+    """Returns the examples that are named without a weight: files first, to which the facts belong."""
     files = () if image is None else (image,) if isinstance(image, Path | bytes) else image
-    found = [Example(image=file, frame_number=frame_number) for file in files]
+    found = [Example(image=file, frame_number=frame_number, facts=facts) for file in files]
     found += [Example(case_id=case_id)] if case_id else []
     found += [Example(series_uid=series_uid)] if series_uid else []
     return found + ([Example(study_uid=study_uid)] if study_uid else [])
@@ -212,6 +217,8 @@ def search_stream(
     start = search_pb2.SearchStreamStart(size_bytes=len(example.image), options=options)
     if example.HasField("frame_number"):
         start.frame_number = example.frame_number
+    if example.HasField("facts"):
+        start.facts.CopyFrom(example.facts)
     yield search_pb2.SearchStreamRequest(start=start)
     for chunk in chunks(example.image, 0):
         yield search_pb2.SearchStreamRequest(chunk=chunk)
@@ -222,6 +229,8 @@ def decide_stream(request: decision_pb2.DecideRequest) -> Iterator[decision_pb2.
     start = decision_pb2.DecideStreamStart(size_bytes=len(request.image), options=request.options)
     if request.HasField("frame_number"):
         start.frame_number = request.frame_number
+    if request.HasField("facts"):
+        start.facts.CopyFrom(request.facts)
     yield decision_pb2.DecideStreamRequest(start=start)
     for chunk in chunks(request.image, 0):
         yield decision_pb2.DecideStreamRequest(chunk=chunk)
@@ -233,6 +242,7 @@ def decide_request(
     series_uid: str,
     study_uid: str,
     frame_number: int | None,
+    facts: CaseFacts = NOTHING,
 ) -> decision_pb2.DecideRequest:
     """Returns what is decided about, without options.
 
@@ -242,7 +252,8 @@ def decide_request(
     count = (image is not None) + sum(map(bool, (case_id, series_uid, study_uid)))
     if count != 1:
         raise InvalidInput(f"expected one thing to decide about, got {count}")
-    request = decision_pb2.DecideRequest(frame_number=frame_number)
+    stated = None if facts == NOTHING else convert.facts_to_proto(facts)
+    request = decision_pb2.DecideRequest(frame_number=frame_number, facts=stated)
     if case_id:
         request.case_id = case_id
     elif series_uid:
@@ -253,8 +264,8 @@ def decide_request(
         request.image = read(image)
     for each in image if image is not None and not isinstance(image, Path | bytes) else ():
         file, number = (each.image, each.frame_number) if isinstance(each, Example) else (each, frame_number)
-        if file is None:
-            raise InvalidInput("expected files to decide about as one, got another example")
+        if file is None or (isinstance(each, Example) and each.facts != NOTHING):
+            raise InvalidInput("expected files to decide about as one, whose facts are given once; got another example")
         request.files.images.add(image=read(file), frame_number=number)
     return request
 

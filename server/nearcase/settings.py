@@ -118,6 +118,29 @@ class Settings:
     """The ledger of erasures, a file; unset is `erasures.jsonl` in the data folder. On another disk it survives the
     loss of that folder, and what was erased does not come back with an older copy."""
 
+    audit: str = "strict"
+    """Whether a record is kept of every call: "strict" lets no answer out before its record is on the disk; with
+    "relaxed" searches and other reads do not wait, and a crash may lose the last records of them; "off" keeps none."""
+
+    audit_folder: Path | None = None
+    """Folder of the audit trail, of one server; unset is `audit` in the data folder. docs/audit-trail.md."""
+
+    audit_key: Path | None = None
+    """File with the secret that seals the audit trail, and makes the names in it; unset makes one beside its folder.
+    Elsewhere, who gets the folder can neither change a record unseen nor try who is in it."""
+
+    audit_syslog: str = ""
+    """HOST:PORT of a collector that gets the trail as DICOM audit messages, by syslog over TLS; empty is none."""
+
+    audit_syslog_ca: Path | None = None
+    """File with the certificates (PEM) that sign the collector's; unset takes those of the system."""
+
+    audit_syslog_certificate: Path | None = None
+    """File with our certificate (PEM) for the collector, which mostly asks for one."""
+
+    audit_syslog_key: Path | None = None
+    """File with its private key (PEM)."""
+
     retention_days: float = 0.0
     """Days after which a case is erased, counted from its adding; 0 keeps cases for ever."""
 
@@ -193,6 +216,11 @@ class Settings:
     def erasures_file(self) -> Path:
         """Where the ledger of erasures is."""
         return self.erasures or self.data / "erasures.jsonl"
+
+    @property
+    def audit_trail_folder(self) -> Path:
+        """Where the audit trail is."""
+        return self.audit_folder or self.data / "audit"
 
     @property
     def has_tenants(self) -> bool:

@@ -10,6 +10,7 @@ from nearcase.errors import InvalidInput
 from nearcase.settings import LOOPBACK, MIB, QDRANT_PORT, Settings
 
 RUNTIMES = ("cpu", "cuda", "tensorrt")
+AUDITS = ("strict", "relaxed", "off")
 LEAST: dict[str, float] = {
     "retention_days": 0,
     "recall_check_hours": 0,
@@ -58,6 +59,7 @@ def checked(settings: Settings) -> Settings:
     if settings.max_bytes_in_flight < max(settings.max_message_bytes, settings.max_image_bytes):
         message = "setting max_bytes_in_flight is expected to be at least max_message_bytes and max_image_bytes"
         raise InvalidInput(message, field="max_bytes_in_flight")
+    _check_audit(settings)
     _check_deidentification(settings)
     _check_index(settings)
     return settings
@@ -67,6 +69,25 @@ def _check_address(listen: str, field: str = "listen") -> None:
     host, _, port = listen.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise InvalidInput(f"setting {field} is {listen!r}, expected HOST:PORT with a port to 65535", field=field)
+
+
+def _check_audit(settings: Settings) -> None:
+    if settings.audit not in AUDITS:
+        raise InvalidInput(f"setting audit is {settings.audit!r}, expected {', '.join(AUDITS)}", field="audit")
+    given = [
+        field.name
+        for field in dataclasses.fields(settings)
+        if field.name.startswith("audit_") and getattr(settings, field.name) != field.default
+    ]
+    if given and settings.audit == "off":
+        raise InvalidInput(f"setting {given[0]} is given, expected audit to be on with it", field="audit")
+    if settings.audit_syslog:
+        _check_address(settings.audit_syslog, "audit_syslog")
+    elif alone := [name for name in given if name.startswith("audit_syslog_")]:
+        raise InvalidInput(f"setting {alone[0]} is given, expected audit_syslog with it", field="audit_syslog")
+    if (settings.audit_syslog_certificate is None) != (settings.audit_syslog_key is None):
+        message = "expected audit_syslog_certificate and audit_syslog_key, or neither"
+        raise InvalidInput(message, field="audit_syslog_certificate")
 
 
 def _check_deidentification(settings: Settings) -> None:

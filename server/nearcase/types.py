@@ -264,6 +264,7 @@ class SearchResult:
     encoder: EncoderSummary
     candidate_count: int  # cases in scope: matching the filter and not excluded
     timings: StageTimings | None = None
+    notes: tuple[str, ...] = ()  # what to know before the evidence is believed, a sentence each
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,7 @@ class DecisionResult:
     decisions: tuple[Decision, ...]
     query_image: QueryImage
     encoder: EncoderSummary
+    notes: tuple[str, ...] = ()  # what to know before the evidence is believed, a sentence each
 
 
 @dataclass(frozen=True, slots=True)

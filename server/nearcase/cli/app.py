@@ -9,6 +9,7 @@ import click
 
 from nearcase import __version__
 from nearcase.cli.add import add
+from nearcase.cli.audit import audit
 from nearcase.cli.check import check
 from nearcase.cli.decide import decide
 from nearcase.cli.demo import demo
@@ -38,7 +39,7 @@ def group() -> None:
     """
 
 
-for command in (serve, add, search, decide, replay, inspect, render, embed, library, check, token, demo):
+for command in (serve, add, search, decide, replay, inspect, render, embed, library, audit, check, token, demo):
     group.add_command(command)
 
 

@@ -11,9 +11,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from nearcase.cli.facts import facts_given, facts_options
 from nearcase.cli.options import connected, console, frame_option, json_option, print_json, server_option
-from nearcase.cli.query import read_query
-from nearcase.errors import InvalidInput
+from nearcase.cli.query import decide_about, read_query
+from nearcase.cli.reports import check_report
+from nearcase.client import Client
 from nearcase.report import words
 from nearcase.report.decision_page import render_decision
 from nearcase.report.decision_view import figures, percent
@@ -24,6 +26,13 @@ COLUMNS = ("#", "similarity", "weight", "value", "modality", "body part", "age",
 SHOWN = 10
 MAX_FILES = 64
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+near_duplicates_option = click.option(
+    "--near-duplicates",
+    type=click.FloatRange(0.9, 1),
+    default=None,
+    metavar="COSINE",
+    help="Leave out images this much like the query or more, 0.99 for example: copies of it. No call is made then.",
+)
 
 
 @click.command()
@@ -38,7 +47,9 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--cost-ratio", type=float, default=None, help="Cost of a miss over a false alarm; needs --prevalence.")
 @click.option("--prevalence", type=SHARE, default=None, help="Where the decision is used, for PPV and NPV.")
 @click.option("--filter", "where", default="", help='Which cases may be evidence: "modality = CT and age >= 40".')
+@near_duplicates_option
 @frame_option
+@facts_options
 @click.option(
     "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write an HTML decision page."
 )
@@ -56,6 +67,7 @@ def decide(
     cost_ratio: float | None,
     prevalence: float | None,
     where: str,
+    near_duplicates: float | None,
     frame: int | None,
     report: Path | None,
     as_json: bool,
@@ -66,19 +78,20 @@ def decide(
     Several FILEs, or the FOLDER of a DICOM series, are decided about as one, by the mean of their embeddings. Points
     that were fitted on single images do not hold for those: the score and the evidence are shown, and no call is made.
 
+    The patient's own cases are no evidence. A PNG or JPEG states no patient: name them with --patient, and --age and
+    --sex, without which a finding that was not validated for every group makes no call. A file that states otherwise is
+    refused.
+
     A call needs an operating point that was fitted for the finding (nearcase-eval fit); without one, or where the
     evidence is too thin, there is no call, and the reason is given. `nearcase replay` takes the record's id.
     """
     asked = read_query(paths, frame, case_id, series_uid, study_uid, most=MAX_FILES)
-    if len(asked.examples) > 1 and asked.image_count < len(asked.examples):
-        raise InvalidInput("expected files, or one of --case, --series and --study; got several of them")
-    files = [each for each in asked.examples if each.image is not None]
+    check_report(report)
     with connected(server) as client:
-        result = client.decide(
-            (files[0].image if len(files) == 1 else files) or None,
-            case_id=case_id,
-            series_uid=series_uid,
-            study_uid=study_uid,
+        result = decide_about(
+            client,
+            asked,
+            facts_given(),
             finding=finding,
             operating_point=operating_point,
             sensitivity=sensitivity,
@@ -86,28 +99,35 @@ def decide(
             cost_ratio=cost_ratio,
             prevalence=prevalence,
             where=where,
-            frame_number=files[0].frame_number if len(files) == 1 else None,
+            near_duplicates=near_duplicates,
             thumbnails=report is not None,
         )
-        fits = {each.name: client.fit(each) for each in client.findings()} if report and result.decisions else {}
-    if report and result.decisions:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        page = render_decision(result, fits, title=f"Decision on {asked.name}", generated_at=now)
-        report.write_text(page, encoding="utf-8")
-    if as_json:
-        print_json(to_json(result))
-    else:
-        for note in asked.notes:
-            console().print(f"Decided about {note}.", markup=False)
-        print_result(console(), result)
+        if as_json:
+            print_json(to_json(result))
+        else:
+            for note in asked.notes:
+                console().print(f"Decided about {note}.", markup=False)
+            print_result(console(), result)
         if report and result.decisions:
-            console().print(f"Wrote {report}", markup=False)
+            write_page(report, client, result, asked.name)
+    if report and result.decisions and not as_json:
+        console().print(f"Wrote {report}", markup=False)
+
+
+def write_page(report: Path, client: Client, result: DecisionResult, name: str) -> None:
+    """Writes the decision page; the decisions were printed, and have their records, whatever becomes of it."""
+    fits = {each.name: client.fit(each) for each in client.findings()}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    page = render_decision(result, fits, title=f"Decision on {name}", generated_at=now)
+    report.write_text(page, encoding="utf-8")
 
 
 def print_result(out: Console, result: DecisionResult) -> None:
     """Prints each decision with its evidence, and what the encoder is."""
     if not result.decisions:
         out.print("No finding is for images of this kind, or no case of the library has its label.")
+    for note in result.notes:
+        out.print(f"Note: {note}", markup=False)
     for decision in result.decisions:
         print_decision(out, decision)
     out.print(encoder_line(result.encoder), markup=False)
@@ -141,6 +161,7 @@ def to_json(result: DecisionResult) -> dict[str, Any]:
     return {
         "decisions": [decision_json(decision) for decision in result.decisions],
         "encoder": dataclasses.asdict(result.encoder),
+        "notes": list(result.notes),
     }
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nearcase.cli.options import shown
 from nearcase.cli.volume import choose_series
-from nearcase.client import UNARY_BYTES, Example
+from nearcase.client import UNARY_BYTES, Client, Example
 from nearcase.errors import InvalidInput
+from nearcase.types import CaseFacts, DecisionResult
+
+NOTHING = CaseFacts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +27,23 @@ class Asked:
     @property
     def image_count(self) -> int:
         """How many files or frames are sent."""
-        return sum(example.image is not None for example in self.examples)
+        return len(self.files)
+
+    @property
+    def files(self) -> tuple[Example, ...]:
+        """Those of the examples that are sent."""
+        return tuple(example for example in self.examples if example.image is not None)
 
 
 def read_query(
-    paths: tuple[Path, ...], frame: int | None, case_id: str, series_uid: str, study_uid: str, *, most: int
+    paths: tuple[Path, ...],
+    frame: int | None,
+    case_id: str,
+    series_uid: str,
+    study_uid: str,
+    *,
+    most: int,
+    facts: CaseFacts = NOTHING,
 ) -> Asked:
     """Returns what is asked about.
 
@@ -38,10 +54,13 @@ def read_query(
         series_uid: A series.
         study_uid: A study.
         most: How many images may be sent.
+        facts: What is known of the files where they are silent.
 
     Raises:
-        InvalidInput: Nothing is named, or a folder among other things, or it holds no series.
+        InvalidInput: Nothing is named, or a folder among other things, or it holds no series, or facts without a file.
     """
+    if facts != NOTHING and not paths:
+        raise InvalidInput("expected a file with --patient and the like: what the library holds has its facts there")
     named = {"case": case_id, "series": series_uid, "study": study_uid}
     stored = [f"{word} {value}" for word, value in named.items() if value]
     examples = [Example(case_id=case_id)] if case_id else []
@@ -55,9 +74,26 @@ def read_query(
         if frame is not None:
             raise InvalidInput("expected a file with --frame; of a folder every slice is taken")
         chosen = choose_series(paths[0], most=most, most_bytes=UNARY_BYTES)
-        files = [Example(image=path, frame_number=number) for path, number in chosen.images]
+        files = [Example(image=path, frame_number=number, facts=facts) for path, number in chosen.images]
         return Asked((*files, *examples), ", ".join([shown(Path(paths[0].name)), *stored]), True, (chosen.note,))
-    files = [Example(image=path, frame_number=frame) for path in paths]
+    files = [Example(image=path, frame_number=frame, facts=facts) for path in paths]
     name = shown(Path(paths[0].name)) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "") if paths else ""
     is_series = len(paths) > 1 or bool(series_uid or study_uid)
     return Asked((*files, *examples), ", ".join(filter(None, (name, *stored))), is_series)
+
+
+def decide_about(client: Client, asked: Asked, facts: CaseFacts, **options: Any) -> DecisionResult:
+    """Returns what `Client.decide` says of it: one file, several as one, or one thing that the library holds.
+
+    Raises:
+        InvalidInput: Files are named and what the library holds, or two such things.
+    """
+    files, examples = asked.files, asked.examples
+    if len(examples) > 1 and len(files) < len(examples):
+        raise InvalidInput("expected files, or one of --case, --series and --study; got several of them")
+    if not files:
+        stored = {name: getattr(examples[0], name) for name in ("case_id", "series_uid", "study_uid")}
+        return client.decide(**stored, facts=facts, **options)
+    if len(files) == 1:
+        return client.decide(files[0].image, frame_number=files[0].frame_number, facts=facts, **options)
+    return client.decide(files, facts=facts, **options)

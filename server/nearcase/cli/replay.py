@@ -10,47 +10,70 @@ from typing import Any
 import click
 from rich.table import Table
 
-from nearcase.cli.decide import decision_json, print_decision
-from nearcase.cli.options import connected, console, json_option, print_json, server_option
-from nearcase.client import Client
+from nearcase.cli.again import ask_again, check_query
+from nearcase.cli.decide import MAX_FILES, decision_json, print_decision
+from nearcase.cli.facts import facts_given, facts_options
+from nearcase.cli.options import connected, console, frame_option, json_option, print_json, server_option
+from nearcase.cli.query import read_query
 from nearcase.decide.changes import Change, compare
 from nearcase.decide.record import Record, read_record
 from nearcase.decide.record import replay as replay_record
+from nearcase.decide.record_file import MAX_BYTES
 from nearcase.errors import InvalidInput
 from nearcase.report.text import plain
 
 RECORD_ID = re.compile(r"[0-9a-f]{64}")
-_TARGET = re.compile(r"(target_sensitivity|target_specificity|cost_ratio)=(.+)")
-_OPTIONS = {"target_sensitivity": "sensitivity", "target_specificity": "specificity", "cost_ratio": "cost_ratio"}
 
 
 @click.command()
 @click.argument("record")
 @click.option(
     "--image",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The file that was decided about: ask the server again, and tell what changed since.",
+    "paths",
+    multiple=True,
+    metavar="FILE|FOLDER",
+    type=click.Path(exists=True, path_type=Path),
+    help="The file that was decided about, or the folder; may be repeated. With it, or one of the next three, the "
+    "server is asked again, and what changed since is told.",
 )
-@click.option(
-    "--operating-point", default="", metavar="NAME", help="With --image, where the record's was one of a pair."
-)
-@click.option("--filter", "where", default="", help="With --image, the filter of the decision, which is not recorded.")
+@click.option("--case", "case_id", default="", metavar="ID", help="The case of the library that was decided about.")
+@click.option("--series", "series_uid", default="", metavar="UID", help="The series of the library, likewise.")
+@click.option("--study", "study_uid", default="", metavar="UID", help="The study of the library, likewise.")
+@click.option("--filter", "where", default="", help="The filter of the evidence, where the record does not keep it.")
+@frame_option
+@facts_options
 @json_option
 @server_option
-def replay(record: str, image: Path | None, operating_point: str, where: str, as_json: bool, server: str) -> None:
+def replay(
+    record: str,
+    paths: tuple[Path, ...],
+    case_id: str,
+    series_uid: str,
+    study_uid: str,
+    where: str,
+    frame: int | None,
+    as_json: bool,
+    server: str,
+) -> None:
     """Make a recorded decision again, bit for bit, from RECORD alone: a file, or the id of a record on the server.
 
     A record that was edited is refused: what seals it is its id, so that a file is compared with the id in its name,
-    where it has one; keep the id beside the decision. With --image the same question is asked of today's library, and
-    what became of it is told: causes first, then the cases, then the call.
+    where it has one; keep the id beside the decision. With --image, --case, --series or --study the same question is
+    asked of today's library, and what became of it is told: causes first, then the cases, then the call.
+
+    The record knows how it was asked: frames, operating point, k, filter. It does not know what names a person: the
+    files, the ids, and what was given with --patient, --age and the like have to be given again.
     """
     kept = read_record(_bytes(record, server))
     _check_id(kept, record)
     decision = replay_record(kept)
     changes: tuple[Change, ...] | None = None
-    if image is not None:
+    if paths or case_id or series_uid or study_uid:
+        facts = facts_given()
+        asked = read_query(paths, frame, case_id, series_uid, study_uid, most=MAX_FILES, facts=facts)
+        query = check_query(kept, asked, facts, where)
         with connected(server) as client:
-            changes = compare(kept, _again(client, kept, image, operating_point, where))
+            changes = compare(kept, ask_again(client, kept, query, facts, where))
     if as_json:
         print_json(_to_json(decision_json(decision), changes))
         return
@@ -67,7 +90,8 @@ def _bytes(record: str, server: str) -> bytes:
         with connected(server) as client:
             return client.record(record)
     try:
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)  # what is longer is no record, and may have no end
     except OSError as error:
         raise InvalidInput(f"the record can not be read: {error.strerror}", reason="UNREADABLE_FILE") from None
 
@@ -78,35 +102,6 @@ def _check_id(kept: Record, record: str) -> None:
     if RECORD_ID.fullmatch(named) and named != kept.record_id:
         message = f"expected the record {named[:16]}..., got one that was edited and sealed anew"
         raise InvalidInput(message, reason="RECORD_INVALID")
-
-
-def _again(client: Client, kept: Record, image: Path, operating_point: str, where: str) -> Record:
-    """Asks the same question today; the new decision has a record of its own."""
-    basis = kept.basis
-    if basis.is_narrowed and not where:
-        raise InvalidInput("the decision was asked with a filter, which is not recorded; give it with --filter")
-    chosen: dict[str, Any] = {"operating_point": operating_point} if operating_point else _choice(kept)
-    result = client.decide(
-        image, finding=basis.finding.name, prevalence=basis.prevalence, k=_k(client, kept), where=where, **chosen
-    )
-    return read_record(client.record(result.decisions[0].record_id))
-
-
-def _k(client: Client, kept: Record) -> int:
-    """Only where the caller had set it: the finding's own number must stay its own."""
-    fit = kept.basis.fit
-    return kept.basis.finding.scorer.k if fit is None or "scorer" in fit.changed else 0
-
-
-def _choice(kept: Record) -> dict[str, Any]:
-    selected = kept.basis.selected
-    if selected is None:
-        return {}
-    if selected.rule_out is not None:
-        raise InvalidInput("the decision was made at a pair of points; name it with --operating-point")
-    if found := _TARGET.fullmatch(selected.point.name):
-        return {_OPTIONS[found[1]]: float(found[2])}
-    return {"operating_point": selected.point.name}
 
 
 def _print_changes(changes: tuple[Change, ...]) -> None:

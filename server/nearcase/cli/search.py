@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from nearcase.cli.facts import facts_given, facts_options
 from nearcase.cli.options import connected, console, frame_option, json_option, print_json, server_option
-from nearcase.cli.query import read_query
+from nearcase.cli.query import Asked, read_query
+from nearcase.cli.reports import check_report
 from nearcase.cli.series import read_whole
 from nearcase.client import Example, Order
 from nearcase.decide.vote import decide
@@ -75,6 +77,7 @@ MAX_FILES = 256
     help="Above 0, neighbours differ from each other; 0.3 is a start.",
 )
 @frame_option
+@facts_options
 @click.option(
     "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write an HTML evidence page."
 )
@@ -106,8 +109,9 @@ def search(
     Several FILEs, or the FOLDER of a DICOM series, are searched with as one series: its slices together find series.
     Large series are sent in part, evenly spaced, and that is said.
 
-    The query's own patient, study, series and copies of the file are left out unless --own-patient is given. Where
-    the neighbours tell an outcome (labels), the share of the evidence for each value is printed under them.
+    The query's own patient, study, series and copies of the file are left out unless --own-patient is given; a file
+    that states no patient needs --patient for that. Where the neighbours tell an outcome (labels), the share of the
+    evidence for each value is printed under them.
 
     \b
       nearcase search film.dcm -k 5 --filter "modality = DX" --report evidence.html
@@ -115,12 +119,14 @@ def search(
       nearcase search chest-ct/ --as series
       nearcase search wanted.dcm --unlike artefact.dcm
     """
-    if kind == "series" and not (case_id or series_uid or study_uid or unlike or frame):
-        asked = read_whole(paths)
-    elif kind == "series":
-        raise InvalidInput("expected one file or folder alone with --as series")
+    if kind == "series":
+        if case_id or series_uid or study_uid or unlike or frame:
+            raise InvalidInput("expected one file or folder alone with --as series")
+        asked = read_whole(paths, facts_given())
     else:
-        asked = read_query(paths, frame, case_id, series_uid, study_uid, most=MAX_FILES - len(unlike))
+        most = MAX_FILES - len(unlike)
+        asked = read_query(paths, frame, case_id, series_uid, study_uid, most=most, facts=facts_given())
+    check_report(report)
     method = series_method or ("pooled" if asked.is_series else "")
     against = tuple(Example(image=path, weight=-1.0) for path in unlike)
     with connected(server) as client:
@@ -133,13 +139,20 @@ def search(
             order=Order(group_by or "", method, pooling or "", diversity, near_duplicates),
             thumbnails=report is not None,
         )
-    decisions = weigh_labels(result.hits)
-    if report:
-        write_page(report, PageSearch(asked.name, result, decisions, asked.notes))
+    tell(result, asked, report, as_json=as_json)
+
+
+def tell(result: SearchResult, asked: Asked, report: Path | None, *, as_json: bool) -> None:
+    """Prints what was found, then writes the page: what was found is not lost with it."""
+    decisions, notes = weigh_labels(result.hits), (*asked.notes, *result.notes)
     if as_json:
-        print_json(to_json(result, decisions) | {"notes": list(asked.notes)})
+        print_json(to_json(result, decisions) | {"notes": list(notes)})
     else:
-        print_result(result, decisions, report, asked.notes)
+        print_result(result, decisions, asked.notes)
+    if report:
+        write_page(report, PageSearch(asked.name, result, decisions, notes))
+    if report and not as_json:
+        console().print(f"Wrote {report}", markup=False)
 
 
 def write_page(report: Path, found: PageSearch) -> None:
@@ -155,13 +168,13 @@ def weigh_labels(hits: tuple[Hit, ...]) -> tuple[Decision, ...]:
     return tuple(decide(name, hits) for name in names)
 
 
-def print_result(
-    result: SearchResult, decisions: tuple[Decision, ...], report: Path | None, notes: tuple[str, ...]
-) -> None:
+def print_result(result: SearchResult, decisions: tuple[Decision, ...], notes: tuple[str, ...]) -> None:
     """Prints the neighbours, the votes, and what the encoder is."""
     out = console()
     for note in notes:
         out.print(f"Searched with {note}.", markup=False)
+    for note in result.notes:
+        out.print(f"Note: {note}", markup=False)
     out.print(neighbour_table(result.hits))
     if not result.hits:
         out.print(f"No case in scope ({result.candidate_count} candidates).")
@@ -170,8 +183,6 @@ def print_result(
     if result.timings:
         out.print(f"{result.candidate_count} cases in scope, {result.timings.total_ms:.0f} ms in the server.")
     out.print(encoder_line(result.encoder), markup=False)
-    if report:
-        out.print(f"Wrote {report}", markup=False)
 
 
 def to_json(result: SearchResult, decisions: tuple[Decision, ...]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nearcase.errors import InvalidInput
 from nearcase.intake.archive import pack_series
 from nearcase.intake.nifti import is_nifti
 from nearcase.intake.series_reader import SeriesReader, open_sandbox
+from nearcase.types import CaseFacts
 
 _START_BYTES = 4096
 
@@ -88,7 +89,7 @@ def pack_folder(folder: Path, files: list[Path]) -> bytes:
     return series[0].read()
 
 
-def read_whole(paths: tuple[Path, ...]) -> Asked:
+def read_whole(paths: tuple[Path, ...], facts: CaseFacts) -> Asked:
     """Returns what is asked about: one series, whole, for an encoder of volumes.
 
     Raises:
@@ -98,7 +99,7 @@ def read_whole(paths: tuple[Path, ...]) -> Asked:
         raise InvalidInput(f"expected one file or folder of a series, got {len(paths)}")
     path = paths[0]
     data = pack_folder(path, list(find_files((path,)))) if path.is_dir() else path.read_bytes()
-    return Asked((Example(image=data),), shown(Path(path.name)), is_series=False)
+    return Asked((Example(image=data, facts=facts),), shown(Path(path.name)), is_series=False)
 
 
 def read_items(series: list[SeriesFiles], table: LabelTable, source: str, refused: dict[str, int]) -> Iterator[AddItem]:

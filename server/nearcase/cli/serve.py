@@ -68,12 +68,14 @@ def serve(
         deidentify=deidentify,
         pseudonym_key=pseudonym_key,
     )
-    from nearcase.serve.app import serve as run  # heavy imports, after the options were checked
+    import uvloop  # heavy imports, after the options were checked
+
+    from nearcase.serve.app import serve as run
     from nearcase.serve.logs import set_up_logs
 
     set_up_logs(settings.log_format)
-
-    asyncio.run(run(settings, lambda app: _announce(app, as_json)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, lambda app: _announce(app, as_json)))
 
 
 def _announce(app: App, as_json: bool) -> None:

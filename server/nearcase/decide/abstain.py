@@ -9,6 +9,7 @@ from enum import Enum
 
 from nearcase.decide.basis import Basis
 from nearcase.decide.neighbours import Shares, tally, weigh
+from nearcase.decide.rate import apart, percent
 
 
 class Reason(Enum):
@@ -80,21 +81,27 @@ def _several(basis: Basis) -> Abstention | None:
 
 
 def _library(basis: Basis) -> Abstention | None:
+    """A case that was relabelled or replaced counts twice: what the fit rested on is gone, and another came."""
     if basis.fit is None or basis.fit.library.snapshot == basis.library.snapshot:
         return None
-    then, now, allowed = basis.fit.library.labelled_count, basis.library.labelled_count, basis.finding.floors
-    if allowed.library_change > 0.0 and abs(now - then) <= allowed.library_change * then:
-        return None
-    sentence = (
-        f"The library changed since the fit, from {then} labelled cases to {now}; the points must be fitted again."
-    )
+    then, now, allowed = basis.fit.library, basis.library, basis.finding.floors.library_change
+    told = f"from {then.labelled_count} labelled cases to {now.labelled_count}"
+    if basis.kept is not None:
+        gone, came = then.changes(now, basis.kept)
+        if allowed > 0.0 and gone + came <= allowed * then.labelled_count:
+            return None
+        told = f"of {then.labelled_count} labelled cases {gone} are gone or changed, and {came} came or changed"
+    sentence = f"The library changed since the fit, {told}; the points must be fitted again."
     return Abstention(Reason.LIBRARY_CHANGED, sentence)
 
 
 def _narrowed(basis: Basis) -> Abstention | None:
     if basis.fit is None or not basis.is_narrowed:
         return None
-    sentence = "The filter leaves out cases that the operating points were fitted with, so they do not hold."
+    sentence = (
+        "The filter, or the leaving out of near duplicates, takes away cases that the operating points were fitted "
+        "with, so they do not hold."
+    )
     return Abstention(Reason.SCOPE_NARROWED, sentence)
 
 
@@ -112,7 +119,8 @@ def _similar(basis: Basis) -> Abstention | None:
     nearest = max(prior.similarity for prior in basis.priors)
     if not floors or nearest >= max(floors):
         return None
-    sentence = f"No case is similar enough: the nearest has similarity {nearest:.3f}, and {max(floors):.3f} is needed."
+    found, needed = apart(nearest, max(floors))
+    sentence = f"No case is similar enough: the nearest has similarity {found}, and {needed} is needed."
     return Abstention(Reason.NOTHING_SIMILAR, sentence)
 
 
@@ -121,18 +129,26 @@ def _distribution(basis: Basis) -> Abstention | None:
     mean = math.fsum(prior.similarity for prior in basis.priors) / len(basis.priors)
     sentence = ""
     if limits.mean is not None and mean < limits.mean:
-        sentence = f"its neighbours have a mean similarity of {mean:.3f}, and {limits.mean:.3f} is needed"
+        found, needed = apart(mean, limits.mean)
+        sentence = f"its neighbours have a mean similarity of {found}, and {needed} is needed"
     if limits.farthest is not None and (limits.distance is None or limits.distance > limits.farthest):
-        far = "unknown" if limits.distance is None else f"{limits.distance:.1f}"
-        sentence = f"its distance is {far}, and {limits.farthest:.1f} is the most"
+        far, most = ("unknown", f"{limits.farthest:.3g}")
+        if limits.distance is not None:
+            far, most = apart(limits.distance, limits.farthest)
+        sentence = f"its distance is {far}, and {most} is the most"
     return Abstention(Reason.OUT_OF_DISTRIBUTION, f"The image is unlike the library: {sentence}.") if sentence else None
+
+
+_GIVEN = {"sex": "facts.sex, --sex", "age": "facts.age_years, --age"}
+"""Where a request says what the file does not."""
 
 
 def _group(basis: Basis) -> Abstention | None:
     for group in basis.groups:
         if not group.is_validated:
             why = f": {group.reason}" if group.reason else ""
-            sentence = f"{basis.finding.shown} is not validated for {group.attribute} {group.name}{why}."
+            mend = f"; give the {group.attribute} ({_GIVEN[group.attribute]})" if group.name == "not stated" else ""
+            sentence = f"{basis.finding.shown} is not validated for {group.attribute} {group.name}{why}{mend}."
             return Abstention(Reason.GROUP_NOT_VALIDATED, sentence)
     return None
 
@@ -142,7 +158,9 @@ def _agreement(basis: Basis) -> Abstention | None:
     least = basis.finding.floors.agreement
     if share >= least:
         return None
-    sentence = f"The neighbours disagree: {value} leads with {share:.0%} of the weight, and {least:.0%} is needed."
+    sentence = (
+        f"The neighbours disagree: {value} leads with {percent(share)} of the weight, and {percent(least)} is needed."
+    )
     return Abstention(Reason.NEIGHBOURS_DISAGREE, sentence)
 
 
@@ -173,7 +191,7 @@ def _point(basis: Basis) -> Abstention | None:
     count = sum(prior.value == value for prior in basis.priors)
     sentence = (
         f"{count} of {len(basis.priors)} most similar labelled cases have {basis.finding.label} = {value}, with "
-        f"{share:.0%} of the weight. No operating point was fitted for this finding, so no call is made."
+        f"{percent(share)} of the weight. No operating point was fitted for this finding, so no call is made."
     )
     return Abstention(Reason.NO_OPERATING_POINT, sentence)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nearcase.decide.calibrate import Calibration
 from nearcase.decide.finding import Finding
-from nearcase.decide.fitted import Library, Residuals
+from nearcase.decide.fitted import Library, Residuals, Values
 from nearcase.decide.groups import QueryGroup
 from nearcase.decide.neighbours import Prior
 from nearcase.decide.operating import Selected
@@ -46,6 +46,7 @@ class Basis:
     priors: tuple[Prior, ...]  # the K nearest labelled cases, nearest first
     encoder: str  # identity of the encoder that made the embeddings
     library: Library  # that was asked
+    kept: Values | None  # its labelled cases that are as they were at the fit; None where that was not asked
     labelled_count: int | None  # labelled cases that could have been found; None where that is not known
     is_exact: bool  # False where an approximate index may have missed a nearer case
     is_in_scope: bool  # the query is of the kind that the finding is for

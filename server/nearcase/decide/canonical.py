@@ -40,6 +40,16 @@ def seal(kind: str, body: object) -> bytes:
     return dump({"format": kind, "sha256": digest(body), "body": body}) + b"\n"
 
 
+def format_of(data: bytes) -> str:
+    """Returns the format that a file states, "" where it states none."""
+    try:
+        outer = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    stated = outer.get("format") if isinstance(outer, dict) else None
+    return stated if isinstance(stated, str) else ""
+
+
 def unseal(kind: str, body_type: type[T], data: bytes, *, reason: str) -> T:
     """The inverse of seal.
 
@@ -52,7 +62,13 @@ def unseal(kind: str, body_type: type[T], data: bytes, *, reason: str) -> T:
         raise InvalidInput(f"expected a file {kind}, got no JSON", reason=reason) from error
     if not isinstance(outer, dict) or set(outer) != {"format", "sha256", "body"} or outer["format"] != kind:
         raise InvalidInput(f"expected a file {kind}, got another kind of JSON", reason=reason)
-    if digest(outer["body"]) != outer["sha256"]:
+    try:
+        found = digest(outer["body"])
+    except (InvalidInput, RecursionError) as error:
+        raise InvalidInput(
+            f"expected finite numbers in a sane depth in the {kind}, got others", reason=reason
+        ) from error
+    if found != outer["sha256"]:
         raise InvalidInput(f"expected the body of the {kind} that was hashed, got an edited one", reason=reason)
     try:
         return load(body_type, outer["body"])

@@ -46,6 +46,8 @@ def _cause_values(record: Record) -> dict[str, str]:
         "finding's definition": digest(basis.finding),
         "fit": origin.fitted_sha256,
         "prevalence": _text(basis.prevalence),
+        "patient": "known" if record.inquiry.has_patient else "not known",
+        "groups": ", ".join(f"{group.attribute} {group.name}" for group in basis.groups),
         "program": origin.made_by,
     }
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from nearcase.decide.point import check_threshold
 from nearcase.decide.rate import Rate
 from nearcase.errors import InvalidInput
 
@@ -26,9 +27,18 @@ class CurvePoint:
     sensitivity: Rate  # held-out
     specificity: Rate  # held-out
 
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+        if min(self.positives_called, self.negatives_called) < 0:
+            message = (
+                f"expected positives_called and negatives_called from 0, got {self.positives_called} and "
+                f"{self.negatives_called}"
+            )
+            raise InvalidInput(message, field="positives_called")
+
 
 def check_curve(curve: Sequence[CurvePoint]) -> None:
-    """Refuses a curve that is not strictest first, or whose last point does not call every patient.
+    """Refuses a curve that is not strictest first, whose first point calls anybody, or whose rates go the wrong way.
 
     Raises:
         InvalidInput: Where that is so.
@@ -40,6 +50,30 @@ def check_curve(curve: Sequence[CurvePoint]) -> None:
             and one.negatives_called <= other.negatives_called
         ):
             raise InvalidInput("expected a curve from the strictest threshold to the laxest", field="curve")
+    if curve and (curve[0].positives_called, curve[0].negatives_called) != (0, 0):
+        raise InvalidInput("expected a curve whose first point calls nobody, got another", field="curve")
+    check_rates([(each.threshold, each.sensitivity, each.specificity) for each in curve])
+
+
+def check_rates(places: Sequence[tuple[float, Rate, Rate]]) -> None:
+    """Refuses rates of which no set of scores has all: a lower threshold never calls fewer.
+
+    Args:
+        places: Threshold, sensitivity and specificity, in any order; equal thresholds have equal rates.
+
+    Raises:
+        InvalidInput: A sensitivity falls, or a specificity rises, with a falling threshold; or two count others.
+    """
+    ordered = sorted(places, key=lambda place: (-place[0], place[1].value, -place[2].value))
+    for (above, one_in, one_out), (below, other_in, other_out) in pairwise(ordered):
+        if one_in.value > other_in.value or one_out.value < other_out.value:
+            message = f"expected sensitivity to grow and specificity to fall from threshold {above:g} to {below:g}"
+            raise InvalidInput(f"{message}, got the reverse", field="sensitivity")
+        if above == below and (one_in, one_out) != (other_in, other_out):
+            message = f"expected one sensitivity and one specificity at the threshold {above:g}, got two"
+            raise InvalidInput(message, field="sensitivity")
+        if (one_in.effective_n, one_out.effective_n) != (other_in.effective_n, other_out.effective_n):
+            raise InvalidInput("expected effective_n of the same patients at every threshold", field="effective_n")
 
 
 @functools.lru_cache(1024)

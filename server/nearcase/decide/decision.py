@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from nearcase.decide.basis import Basis, Fit, Limits
 from nearcase.decide.finding import Finding
-from nearcase.decide.fitted import Fitted, Library
-from nearcase.decide.groups import groups_of
+from nearcase.decide.fitted import Fitted, Library, Values
+from nearcase.decide.groups import QueryGroup, groups_of
+from nearcase.decide.inquiry import PLAIN, Inquiry
 from nearcase.decide.neighbours import Prior, in_order
 from nearcase.decide.operating import Choice, Selected, select
 from nearcase.decide.rate import check_prevalence
@@ -35,6 +36,7 @@ class Asked:
     is_one_of_many: bool = False  # several findings are asked at once: a point that one lacks is its abstention
     image_sha256: str = ""  # of the file's bytes; of several, of their hashes in order
     image_count: int = 1  # images whose mean embedding the vector is
+    inquiry: Inquiry = PLAIN  # how it was asked for, for the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,12 @@ class Context:
     library: Library  # labelled cases in the finding's scope, without the exclusions of this query
     labelled_count: int  # labelled cases in scope that could have been found, with the exclusions
     secret: bytes  # 32 random bytes, another for each decision: hides what is erased from its record
+    kept: Values | None = None  # labelled cases that are as they were at the fit; None where that was not asked
     is_exact: bool = True  # False where the index is approximate
     is_narrowed: bool = False  # True where the caller gave a filter of their own
     at_s: float = 0.0  # seconds since 1970, UTC
     made_by: str = ""  # program and version, for the record
+    is_keyed: bool = False  # hashes of images are keyed: the library is de-identified
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def decide(finding: Finding, fitted: Fitted | None, hits: Sequence[Hit], asked: 
     weighed = _weighed(finding, hits)
     basis = _basis(finding, fitted, tuple(prior for prior, _ in weighed), asked, context)
     bare = verdict(basis)
-    record = record_of(basis, bare, _origin(fitted, asked, context), context.secret)
+    record = record_of(basis, bare, _origin(fitted, asked, context), asked.inquiry, context.secret)
     evidence = tuple(
         dataclasses.replace(piece, hit=hit) for piece, (_, hit) in zip(bare.evidence, weighed, strict=True)
     )
@@ -98,6 +102,7 @@ def _basis(finding: Finding, fitted: Fitted | None, priors: tuple[Prior, ...], a
         priors=priors,
         encoder=context.encoder,
         library=context.library,
+        kept=context.kept,
         labelled_count=context.labelled_count,
         is_exact=context.is_exact,
         is_in_scope=finding.scope.takes(asked.facts),
@@ -108,7 +113,7 @@ def _basis(finding: Finding, fitted: Fitted | None, priors: tuple[Prior, ...], a
         refusal=refusal,
         prevalence=asked.prevalence,
         limits=_limits(fitted, asked.vector) if fitted and same_encoder else Limits(),
-        groups=groups_of(asked.facts, fitted.groups, finding.floors.groups) if fitted else (),
+        groups=_groups(finding, fitted, asked.facts, selected) if fitted else (),
         image_count=asked.image_count,
     )
 
@@ -140,6 +145,11 @@ def _fit(finding: Finding, fitted: Fitted) -> Fit:
     return Fit(fitted.encoder, fitted.library, changed, fitted.calibration, fitted.residuals)
 
 
+def _groups(finding: Finding, fitted: Fitted, facts: CaseFacts, selected: Selected | None) -> tuple[QueryGroup, ...]:
+    points = [each for each in (selected.point, selected.rule_out) if each is not None] if selected else []
+    return groups_of(facts, fitted.groups, finding.floors.groups, points, fitted.gap)
+
+
 def _limits(fitted: Fitted, vector: Embedding | None) -> Limits:
     known = fitted.familiarity
     if known is None:
@@ -154,5 +164,10 @@ def _limits(fitted: Fitted, vector: Embedding | None) -> Limits:
 
 def _origin(fitted: Fitted | None, asked: Asked, context: Context) -> Origin:
     return Origin.of(
-        image_sha256=asked.image_sha256, vector=asked.vector, fitted=fitted, at_s=context.at_s, made_by=context.made_by
+        image_sha256=asked.image_sha256,
+        vector=asked.vector,
+        fitted=fitted,
+        at_s=context.at_s,
+        made_by=context.made_by,
+        is_keyed=context.is_keyed,
     )

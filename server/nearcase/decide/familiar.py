@@ -15,6 +15,9 @@ from nearcase.errors import InvalidInput
 if TYPE_CHECKING:
     from nearcase.types import Embedding
 
+_ROUNDING = 1e-3
+"""Of products of float32 axes, with room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ellipsoid:
@@ -34,6 +37,11 @@ class Ellipsoid:
             raise InvalidInput("expected axes (R, D), variances (R,) and a mean (D,)", field="axes")
         if not (self.variances.values > 0.0).all() or not self.residual_variance > 0.0:
             raise InvalidInput("expected variances above 0", field="variances")
+        if not self.limit > 0.0:
+            raise InvalidInput(f"expected a limit above 0, got {self.limit:g}", field="limit")
+        axes = self.axes.values.astype(np.float64)
+        if not np.allclose(axes @ axes.T, np.eye(len(axes)), atol=_ROUNDING):
+            raise InvalidInput("expected axes of length 1 at right angles, got others", field="axes")
 
     def distance(self, vector: Embedding) -> float:
         """Returns how many standard deviations an embedding lies from the mean.
@@ -56,3 +64,10 @@ class Familiarity:
     nearest: float  # least cosine of the nearest labelled case
     mean: float | None = None  # least mean cosine of the K nearest (Sun 2022, deep nearest neighbours)
     ellipsoid: Ellipsoid | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share < 1.0:
+            raise InvalidInput(f"expected a share inside 0..1, got {self.share:g}", field="share")
+        for name, cosine in (("nearest", self.nearest), ("mean", self.mean)):
+            if cosine is not None and not -1.0 <= cosine <= 1.0:
+                raise InvalidInput(f"expected {name} to be a cosine, -1 to 1, got {cosine:g}", field=name)

@@ -109,7 +109,7 @@ class Floors:
     evidence: int = 1  # labelled cases in scope
     agreement: float = 0.0  # share of the leading value among the neighbours
     similarity: float | None = None  # cosine of the nearest case, where it is higher than the fitted floor
-    library_change: float = 0.0  # share by which the labelled cases may have grown or shrunk since the fit
+    library_change: float = 0.0  # share of the fit's labelled cases that may be gone, or have come, since
     groups: tuple[str, ...] = ()  # attributes (sex, age) for which the query's group must have been validated
 
 

@@ -119,6 +119,18 @@ def _check(finding: Finding, table: Table) -> None:
     if not finding.fitted and ("probe" in kinds or "prompt" in kinds):
         table.refuse(("scorer", "kind"), "neighbours where no fitted file holds its weights", finding.scorer.kind)
     _check_prompts(finding, table)
+    _check_weights(finding, table)
+
+
+def _check_weights(finding: Finding, table: Table) -> None:
+    """A weight for a value that is not declared is a slip of the pen: what other values there are, nobody can check."""
+    declared = (*finding.positive_values, *finding.negative_values)
+    for value, _ in finding.scorer.class_weights:
+        path = ("scorer", "class_weights", value)
+        if finding.is_number and number_of(value) is None:
+            table.refuse(path, "a number", value)
+        if not finding.is_number and value not in declared:
+            table.refuse(path, "of one of positive_values and negative_values", value)
 
 
 def _check_prompts(finding: Finding, table: Table) -> None:

@@ -8,17 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nearcase.decide.calibrate import Calibration
-from nearcase.decide.canonical import digest, seal, unseal
-from nearcase.decide.curve import CurvePoint, check_curve
+from nearcase.decide.canonical import digest, format_of, seal, unseal
+from nearcase.decide.curve import CurvePoint, check_curve, check_rates
 from nearcase.decide.familiar import Familiarity
 from nearcase.decide.finding import Scorer
-from nearcase.decide.point import FittedPoint, Pair, Refusal
+from nearcase.decide.groups import Group, check_groups
+from nearcase.decide.point import FittedPoint, Pair, Refusal, check_line
 from nearcase.decide.probe import Probe
 from nearcase.decide.prompt import PromptHead
 from nearcase.errors import InvalidInput
 from nearcase.types import Interval
 
-FORMAT = "nearcase-fitted/1"
+FORMAT = "nearcase-fitted/2"
+
+_OLDER = ("nearcase-fitted/1",)
+"""Formats that say too little of the library and of groups of people: who has such a fit fits again."""
 
 UNITS = ("image", "patient")
 
@@ -26,12 +30,30 @@ CALIBRATION, TEST = "calibration", "test"
 """Names of the two splits: thresholds and calibration are chosen on the first, performance is told of the second."""
 
 
+Values = tuple[tuple[str, int], ...]
+"""How many cases have each value of the finding's label, in the order of the values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """The reference set at one moment."""
 
-    snapshot: str  # names its state: equal names, equal cases
+    snapshot: str  # names its state: equal names, equal cases; "" where it changed while it was asked
     labelled_count: int  # cases that tell the finding's outcome, in the finding's scope
+    values: Values = ()  # of a fit's library: those cases
+    changed_at_s: float = 0.0  # of a fit's library: when the last of them was added or changed, seconds since 1970, UTC
+
+    def changes(self, now: Library, kept: Values) -> tuple[int, int]:
+        """Returns how many labelled cases of this library, a fit's, are gone or changed, and how many came or changed.
+
+        Args:
+            now: The library today.
+            kept: Its labelled cases that were neither added nor changed since the fit.
+        """
+        then, left = dict(self.values), dict(kept)
+        gone = sum(max(0, count - left.get(value, 0)) for value, count in then.items())
+        foreign = sum(max(0, count - then.get(value, 0)) for value, count in left.items())
+        return gone, now.labelled_count - sum(left.values()) + foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +66,15 @@ class Split:
     positive_patients: int  # with at least one positive image
     negative_patients: int  # with at least one negative image; a patient may be both
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Whether the finding was validated in one group of people."""
-
-    attribute: str  # sex or age
-    name: str  # M, F, O, or "40-60"
-    is_validated: bool
-    patients: int
-    reason: str = ""  # why not, in words: too few patients, a gap above tolerance
-    at_least_years: float | None = None  # of an age group
-    below_years: float | None = None
+    def __post_init__(self) -> None:
+        check_line(self.name, "name")
+        if not 0 <= self.patients <= self.images:
+            message = f"expected patients from 0 to {self.images} images, got {self.patients}"
+            raise InvalidInput(message, field="patients")
+        for name, count in (("positive", self.positive_patients), ("negative", self.negative_patients)):
+            if not 0 <= count <= self.patients:
+                message = f"expected {name}_patients from 0 to {self.patients} patients, got {count}"
+                raise InvalidInput(message, field=f"{name}_patients")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,14 @@ class Residuals:
     bound: float
     level: float
     patients: int
+
+    def __post_init__(self) -> None:
+        if not self.bound >= 0.0:
+            raise InvalidInput(f"expected a bound from 0, got {self.bound:g}", field="bound")
+        if not 0.0 < self.level < 1.0:
+            raise InvalidInput(f"expected a level inside 0..1, got {self.level:g}", field="level")
+        if self.patients < 1:
+            raise InvalidInput(f"expected patients from 1, got {self.patients}", field="patients")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +107,7 @@ class Fitted:
     scorer: Scorer
     encoder: str  # identity of the encoder's card
     library: Library
-    unit: str  # that the promises and the curve's counts are of: image (one for each patient) or patient
+    unit: str  # that promises are of: an image of a new patient, or the patient by their highest image
     splits: tuple[Split, ...]
     calibration: Calibration | None = None
     points: tuple[FittedPoint, ...] = ()
@@ -90,6 +117,7 @@ class Fitted:
     auroc: Interval | None = None  # held-out
     familiarity: Familiarity | None = None
     groups: tuple[Group, ...] = ()
+    gap: float = 0.1  # by which a validated group's AUROC and rates may be below those of all
     probe: Probe | None = None
     prompts: PromptHead | None = None
     residuals: Residuals | None = None
@@ -112,11 +140,53 @@ class Fitted:
         for pair in self.pairs:
             pair.check({point.name: point for point in self.points})
         check_curve(self.curve)
+        check_groups(self.groups)
+        if not 0.0 <= self.gap <= 1.0:
+            raise InvalidInput(f"expected a gap inside 0..1, got {self.gap:g}", field="gap")
         if len({split.name for split in self.splits} & {CALIBRATION, TEST}) != 2:
             raise InvalidInput(f"expected the splits {CALIBRATION} and {TEST}, got others", field="splits")
+        if len({split.name for split in self.splits}) != len(self.splits):
+            raise InvalidInput("expected different names of splits, got one twice", field="splits")
+        self._check_counts()
+        self._check_rates()
+
+    def _check_counts(self) -> None:
+        counts = [count for _, count in self.library.values]
+        if min(counts, default=1) < 1 or sum(counts) != self.library.labelled_count or not self.library.snapshot:
+            message = f"expected library.values of 1 or more that add up to its labelled_count, got {sum(counts)}"
+            raise InvalidInput(message, field="library")
+        if [value for value, _ in self.library.values] != sorted(dict(self.library.values)):
+            raise InvalidInput("expected library.values in their order, each once", field="library")
         calibration = self._split(CALIBRATION)
-        if self.curve and self.curve[-1].positives_called != calibration.positive_patients:
-            raise InvalidInput("expected a curve whose last point calls every patient with the finding", field="curve")
+        last = self.curve[-1] if self.curve else None
+        if last and last.positives_called != calibration.positive_patients:
+            raise InvalidInput(
+                "expected a curve whose last point calls every patient of positive_patients, got others", field="curve"
+            )
+        if last and last.negatives_called != calibration.negative_patients:
+            raise InvalidInput(
+                "expected a curve whose last point calls every patient of negative_patients, got others", field="curve"
+            )
+        for split in self.splits:
+            if self.curve and split.positive_patients + split.negative_patients < split.patients:
+                message = (
+                    f"expected positive_patients and negative_patients to be all patients of {split.name}, got fewer"
+                )
+                raise InvalidInput(message, field="splits")
+
+    def _check_rates(self) -> None:
+        places = [(each.threshold, each.sensitivity, each.specificity) for each in self.curve]
+        places += [(each.threshold, each.sensitivity, each.specificity) for each in self.points]
+        check_rates(places)
+        held_out = self.held_out
+        expected = (held_out.positive_patients, held_out.negative_patients)
+        for _, sensitivity, specificity in places:
+            if (sensitivity.effective_n, specificity.effective_n) != expected:
+                message = f"expected rates of the {expected[0]} and {expected[1]} held-out patients, got of others"
+                raise InvalidInput(message, field="effective_n")
+        area = self.auroc
+        if area and not (0.0 <= area.low <= area.value <= area.high <= 1.0 and 0.0 < area.level < 1.0):
+            raise InvalidInput("expected auroc inside 0..1 and inside its interval, got it elsewhere", field="auroc")
 
     @property
     def held_out(self) -> Split:
@@ -141,8 +211,12 @@ def read_fitted(data: bytes) -> Fitted:
     """Returns the fit.
 
     Raises:
-        InvalidInput: With reason FITTED_INVALID: the bytes are no such file, or were edited since they were written.
+        InvalidInput: With reason FITTED_INVALID: the bytes are no such file, were edited since they were written, say
+            what no fit can say, or are of an older nearcase.
     """
+    if (stated := format_of(data)) in _OLDER:
+        message = f"expected a file {FORMAT}, got {stated} of an older nearcase: run nearcase-eval fit again"
+        raise InvalidInput(message, reason="FITTED_INVALID")
     return unseal(FORMAT, Fitted, data, reason="FITTED_INVALID")
 
 

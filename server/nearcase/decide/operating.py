@@ -115,12 +115,12 @@ def _allowed(target: float, patients: int, kind: str) -> int:
     allowed = most_misses(patients, target, CONFIDENCE)
     if allowed is None:
         needed = patients_needed(target, CONFIDENCE)
-        _refuse(f"{needed} patients {kind} to promise {target:g} with confidence {CONFIDENCE:g}, got {patients}")
+        _refuse(f"{needed} patients {kind} to promise {target!r} with confidence {CONFIDENCE!r}, got {patients}")
     return allowed
 
 
 def _promised(fitted: Fitted, place: CurvePoint, aim: str, target: float) -> FittedPoint:
-    promise = f"{aim} of at least {target:g} per {fitted.unit}, with confidence {CONFIDENCE:g}"
+    promise = f"{aim} of at least {target!r} per {fitted.unit}, with confidence {CONFIDENCE!r}"
     return _point(fitted, place, f"target_{aim}={target!r}", "pac", promise)
 
 

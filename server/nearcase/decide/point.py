@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +12,11 @@ from nearcase.errors import InvalidInput
 from nearcase.types import OperatingPoint
 
 METHODS = ("empirical", "conformal", "pac", "youden", "cost", "fixed")
+
+HIGHEST = math.nextafter(1.0, 2.0)
+"""The threshold that no score reaches."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +29,22 @@ class FittedPoint:
     guarantee: str  # the promise and its confidence, in words; empty where nothing is promised
     sensitivity: Rate  # held-out
     specificity: Rate  # held-out
-    positive_patients: int  # in the held-out data
-    negative_patients: int
+    positive_patients: int  # that the sensitivity counts
+    negative_patients: int  # that the specificity counts
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         if self.method not in METHODS:
             raise InvalidInput(f"expected a method of {', '.join(METHODS)}, got another", field="method")
+        check_threshold(self.threshold)
+        check_line(self.guarantee, "guarantee")
+        counted = (self.sensitivity.effective_n, self.specificity.effective_n)
+        if counted != (self.positive_patients, self.negative_patients):
+            message = (
+                f"expected sensitivity of {self.positive_patients} positive_patients and specificity of "
+                f"{self.negative_patients} negative_patients, got rates of {counted[0]:g} and {counted[1]:g}"
+            )
+            raise InvalidInput(message, field="positive_patients")
 
     @property
     def shown(self) -> OperatingPoint:
@@ -52,6 +69,9 @@ class Pair:
     rule_in: str  # name of a point
     rule_out: str
 
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
     def check(self, points: Mapping[str, FittedPoint]) -> None:
         """Refuses a pair whose points do not exist or leave no room between them.
 
@@ -72,3 +92,40 @@ class Refusal:
     reason: str  # one sentence
     patients_needed: int
     patients: int  # that there were
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_line(self.reason, "reason")
+        if min(self.patients_needed, self.patients) < 0:
+            message = f"expected patients_needed and patients from 0, got {self.patients_needed} and {self.patients}"
+            raise InvalidInput(message, field="patients")
+
+
+def check_name(name: str) -> None:
+    """Refuses what is no name of a point: it is printed, and typed on a command line.
+
+    Raises:
+        InvalidInput: It is not 1 to 100 letters, digits and signs.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput("expected a name of at most 100 letters, digits, dots and dashes, got another", field="name")
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuses a threshold that no score lies at or just below.
+
+    Raises:
+        InvalidInput: It is not inside 0..1.
+    """
+    if not 0.0 <= threshold <= HIGHEST:
+        raise InvalidInput(f"expected a threshold inside 0..1, got {threshold:g}", field="threshold")
+
+
+def check_line(text: str, field: str) -> None:
+    """Refuses text that does not print as one line.
+
+    Raises:
+        InvalidInput: It holds a line break or another control character.
+    """
+    if not text.isprintable():
+        raise InvalidInput(f"expected {field} to be one printable line, got other text", field=field)

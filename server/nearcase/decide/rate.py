@@ -1,4 +1,4 @@
-"""A held-out rate with its interval, and what sensitivity and specificity mean at a prevalence."""
+"""A held-out rate with its interval, how shares are told, and what a rate means at a prevalence."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ RAREST = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of held-out images and the number of independent ones that it is worth."""
+    """A share of held-out patients: each counts once, by the share of their images.
+
+    It is the chance of an image of a new patient, which is what thresholds promise of. Wilson's interval of so many
+    patients is never too narrow for it: a share of images varies less than one image does.
+    """
 
     value: float
-    effective_n: float  # images over the design effect of several images of one patient (Rao and Scott 1992)
+    effective_n: float  # patients, a whole number
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.value <= 1.0 or not self.effective_n > 0.0:
-            message = f"expected a rate inside 0..1 of more than 0 images, got {self.value:g} of {self.effective_n:g}"
-            raise InvalidInput(message, field="value")
+        if not 0.0 <= self.value <= 1.0:
+            raise InvalidInput(f"expected a rate of value 0..1, got {self.value:g}", field="value")
+        if not (self.effective_n >= 1.0 and float(self.effective_n).is_integer()):
+            message = f"expected a rate of effective_n a whole number of patients, got {self.effective_n:g}"
+            raise InvalidInput(message, field="effective_n")
 
     @property
     def interval(self) -> Interval:
@@ -35,6 +41,33 @@ class Rate:
         half = math.sqrt(z2 * (p * (1.0 - p) / n + z2 / (4.0 * n * n))) / (1.0 + z2 / n)
         low = 0.0 if p == 0.0 else max(0.0, center - half)
         return Interval(p, low, 1.0 if p == 1.0 else min(1.0, center + half), LEVEL)
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent, with digits enough to tell it from none and from all."""
+    for digits in range(15):
+        text = f"{share:.{digits}%}"
+        if float(text[:-1]) not in (0.0, 100.0):
+            return text
+    return f"{share:.0%}"  # none, or all
+
+
+def decimal(share: float) -> str:
+    """Returns a share with digits enough to tell it from 0 and 1, at least three."""
+    for digits in range(3, 17):
+        text = f"{share:#.{digits}g}"  # 0.730 and 0.900, as they stand below each other in tables
+        if float(text) not in (0.0, 1.0):
+            return text
+    return f"{share:g}"
+
+
+def apart(value: float, limit: float) -> tuple[str, str]:
+    """Returns two numbers in as few digits as show which is larger, at least three."""
+    for digits in range(3, 17):
+        texts = f"{value:.{digits}g}", f"{limit:.{digits}g}"
+        if value == limit or texts[0] != texts[1]:
+            return texts
+    return repr(value), repr(limit)
 
 
 def check_prevalence(prevalence: float) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from nearcase.decide.basis import Basis
 from nearcase.decide.canonical import digest
 from nearcase.decide.fitted import Fitted
+from nearcase.decide.inquiry import PLAIN, Inquiry
 from nearcase.decide.record_file import read_sealed, seal_of, write_sealed
 from nearcase.decide.verdict import verdict
 from nearcase.errors import InvalidInput
@@ -34,13 +35,21 @@ class Origin:
     fitted_sha256: str  # of the fit's body; "" without one
     at_s: float  # seconds since 1970, UTC
     made_by: str  # program and version
+    is_keyed: bool = False  # the image's hash is a keyed one, which only the server that made it can compare
 
     @classmethod
     def of(
-        cls, *, image_sha256: str, vector: Embedding | None, fitted: Fitted | None, at_s: float, made_by: str
+        cls,
+        *,
+        image_sha256: str,
+        vector: Embedding | None,
+        fitted: Fitted | None,
+        at_s: float,
+        made_by: str,
+        is_keyed: bool = False,
     ) -> Origin:
         """Returns the hashes of what is given."""
-        return cls(image_sha256, _hash(vector), fitted.sha256 if fitted else "", at_s, made_by)
+        return cls(image_sha256, _hash(vector), fitted.sha256 if fitted else "", at_s, made_by, is_keyed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class Record:
     origin: Origin
     basis: Basis
     answer: str  # SHA-256 of what was decided, see answer_of
+    inquiry: Inquiry = PLAIN  # how it was asked for
     salts: tuple[str, ...] = ()  # one for each leaf of the file: the query's, then one for each prior case
 
     @property
@@ -58,10 +68,10 @@ class Record:
         return seal_of(self)
 
 
-def record_of(basis: Basis, decision: Decision, origin: Origin, secret: bytes) -> Record:
+def record_of(basis: Basis, decision: Decision, origin: Origin, inquiry: Inquiry, secret: bytes) -> Record:
     """Returns the record of a decision that was made from a basis; the secret, of 32 bytes, makes its salts."""
     salts = tuple(hmac.digest(secret, b"%d" % leaf, "sha256").hex()[:32] for leaf in range(1 + len(basis.priors)))
-    return Record(origin, basis, answer_of(decision), salts)
+    return Record(origin, basis, answer_of(decision), inquiry, salts)
 
 
 def write_record(record: Record) -> bytes:
@@ -75,6 +85,7 @@ def read_record(data: bytes) -> Record:
     Raises:
         InvalidInput: With reason RECORD_INVALID: the bytes are no record, or were edited since they were written. With
             reason EVIDENCE_ERASED: they are whole, but cases were erased from them, so nothing can be decided again.
+            With reason RECORD_OLD: an older version wrote them, of which this one can not make the decision again.
     """
     return read_sealed(Record, data)
 

@@ -1,11 +1,14 @@
 """The file of a record, from which a case can be erased without the rest losing its proof.
 
-    {"format": "nearcase-record/2", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
+    {"format": "nearcase-record/3", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
 
 What names a case lies in leaves of its own: the query's hashes first, then each prior case, each with a random salt.
 The body holds the SHA-256 of every leaf, and the seal is the SHA-256 of the body, which is the record's id too. Erasing
 puts null in the place of a leaf: what is left still has the same seal, every other edit breaks it, and without the salt
 nobody can try whether a case that they know was there.
+
+Only the canonical bytes are taken: a key twice, or a number written in another way, would let two programs read two
+records under one seal.
 """
 
 from __future__ import annotations
@@ -24,7 +27,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMAT = "nearcase-record/2"
+FORMAT = "nearcase-record/3"
+OLDER = ("nearcase-record/2",)
+"""Sealed in the same way, so that cases are erased from them too; what they hold is less than a decision takes now."""
+
+MAX_BYTES = 2**24
+"""Above any record: 1000 cases and a calibration of thousands of steps are under 1 MiB."""
+
 _KEYS = {"format", "sha256", "body", "leaves"}
 _QUERY = ("image_sha256", "vector_sha256")
 _NAMES = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}")
@@ -47,9 +56,12 @@ def read_sealed(kind: type[T], data: bytes) -> T:
 
     Raises:
         InvalidInput: With reason RECORD_INVALID: this is no record, or an edited one. With reason EVIDENCE_ERASED:
-            cases were erased from it.
+            cases were erased from it. With reason RECORD_OLD: an older version wrote it.
     """
     outer = _opened(data)
+    if outer["format"] != FORMAT:
+        message = f"the record is whole, but of the form {outer['format']}, and this version replays {FORMAT} alone"
+        raise InvalidInput(f"{message}: replay it with the version that wrote it", reason="RECORD_OLD")
     erased = outer["leaves"].count(None)
     if erased:
         message = f"the record is whole, but {erased} of its {len(outer['leaves'])} parts were erased with their cases"
@@ -106,12 +118,16 @@ def _joined(body: dict[str, Any], leaves: list[dict[str, Any]]) -> dict[str, Any
 
 def _opened(data: bytes) -> dict[str, Any]:
     """Returns the file's JSON, whose seal and leaves are what they were when it was written, or erased."""
+    if len(data) > MAX_BYTES:
+        raise _refusal(f"it has more than {MAX_BYTES} bytes")
     try:
         outer = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _refusal("it is no JSON") from error
-    if not isinstance(outer, dict) or set(outer) != _KEYS or outer["format"] != FORMAT:
+    if not isinstance(outer, dict) or set(outer) != _KEYS or outer["format"] not in (FORMAT, *OLDER):
         raise _refusal("it is another kind of JSON")
+    if _canonical(outer) != data.strip():
+        raise _refusal("it is written in another way")
     body, leaves = outer["body"], outer["leaves"]
     if not isinstance(body, dict) or _digest(body) != outer["sha256"]:
         raise _refusal("its body was edited")
@@ -122,6 +138,14 @@ def _opened(data: bytes) -> dict[str, Any]:
         if leaf is not None and (not isinstance(leaf, dict) or _digest(leaf) != expected):
             raise _refusal("a leaf was edited")
     return outer
+
+
+def _canonical(value: object) -> bytes:
+    """Returns b"" for what was never written: NaN, or JSON nested too deep."""
+    try:
+        return dump(value)
+    except (InvalidInput, RecursionError):
+        return b""
 
 
 def _digest(value: object) -> str:

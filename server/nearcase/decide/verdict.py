@@ -11,7 +11,7 @@ from nearcase.decide.basis import Basis
 from nearcase.decide.neighbours import Prior, Shares, strength, tally, weigh
 from nearcase.decide.operating import Selected
 from nearcase.decide.point import FittedPoint
-from nearcase.decide.rate import Rate, npv, ppv
+from nearcase.decide.rate import Rate, apart, npv, percent, ppv
 from nearcase.decide.regress import regress
 from nearcase.decide.scorers import score
 from nearcase.types import Call, Case, CaseFacts, Decision, Evidence, Hit, Interval, Measurement, Strength, Vote
@@ -126,12 +126,14 @@ def _predictive(
 
 def _explained(basis: Basis, found: float, call: Call, selected: Selected) -> str:
     point = (selected.rule_out or selected.point) if call is Call.NEGATIVE else selected.point
+    score, threshold = apart(found, point.threshold)
     side = "at or above" if call is Call.POSITIVE else "below"
     if call is Call.POSSIBLE and selected.rule_out is not None:
-        side = f"at or above the threshold {selected.rule_out.threshold:.3g} of {selected.rule_out.name} and below"
+        _, lower = apart(found, selected.rule_out.threshold)
+        side = f"at or above the threshold {lower} of {selected.rule_out.name} and below"
     shown = point.shown
     return (
-        f"{basis.finding.shown}: the score {found:.3g} is {side} the threshold {point.threshold:.3g} of {point.name}, "
+        f"{basis.finding.shown}: the score {score} is {side} the threshold {threshold} of {point.name}, "
         f"which has a held-out sensitivity of {_percent(shown.sensitivity)} and specificity of "
         f"{_percent(shown.specificity)}, in {point.positive_patients} patients with the finding and "
         f"{point.negative_patients} without."
@@ -139,4 +141,4 @@ def _explained(basis: Basis, found: float, call: Call, selected: Selected) -> st
 
 
 def _percent(interval: Interval) -> str:
-    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{percent(interval.value)} ({percent(interval.low)} to {percent(interval.high)})"

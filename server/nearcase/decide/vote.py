@@ -41,6 +41,7 @@ def _basis(label: str, priors: tuple[Prior, ...]) -> Basis:
         priors=priors,
         encoder="",
         library=Library("", len(priors)),
+        kept=None,
         labelled_count=None,
         is_exact=True,
         is_in_scope=True,

@@ -88,6 +88,7 @@ class Batcher:
     ) -> None:
         self._encoder, self._clock, self._buckets = encoder, clock, buckets
         self._max_batch, self._max_waiting = max_batch, max_waiting
+        self.lanes = lanes
         self._queue: list[_Waiting] = []
         self.counts = Counts()
         self._count = 0

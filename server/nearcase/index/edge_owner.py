@@ -10,6 +10,7 @@ from typing import Any
 
 from nearcase.errors import InvalidInput, Unready
 from nearcase.index import edge_link
+from nearcase.index.edge_counts import Counts
 from nearcase.index.edge_link import IndexProcess, LinkDown
 from nearcase.index.edge_process import CLOSE, DAMAGED, DONE, LOADING, LOST, REFUSED
 
@@ -36,6 +37,7 @@ class Owner:
         self._process: IndexProcess | None = None
         self._deaths: Counter[str] = Counter()  # while a shard was being loaded, by its name
         self._point_count = 0
+        self._counts = Counts()
         self.is_closed = False
         self.started_count = 0
 
@@ -72,7 +74,11 @@ class Owner:
             Unready: The process ended, failed, can not be started, or holds a damaged part that stands in the way.
             JobFailed: A rewriting can not go on.
         """
+        if (known := self._counts.known(operation, arguments)) is not None and self._process is not None:
+            return known
         process = self.running()
+        if operation not in _READS:
+            self._counts.forget()
         try:
             outcome, value = process.ask(operation, arguments, self._limit_s(operation))
         except LinkDown:
@@ -82,6 +88,7 @@ class Owner:
                 reason="INDEX_PROCESS_ENDED",
             ) from None
         if outcome == DONE:
+            self._counts.keep(operation, arguments, value)
             return value
         if outcome == LOST:
             raise JobFailed(value)
@@ -159,6 +166,7 @@ class Owner:
         process.kill()
         process.release()
         self._process = None
+        self._counts.forget()
 
     def _check_writable(self) -> None:
         if is_read_only(self._folder):

@@ -50,7 +50,9 @@ class Shard:
         self._exact_candidates = exact_candidates
         index_fields(self._shard)
         self._is_flushed = True
-        self._counts: dict[Filter, int] = {}  # since the last write: people search on and on under one filter
+        # Both since the last write: people search on and on under one filter.
+        self._counts: dict[Filter, int] = {}
+        self._walks: dict[Filter, _Walk | None] = {}
         self.point_count = self._counted()
         if self._is_graph:
             _prefetch(folder)
@@ -58,14 +60,14 @@ class Shard:
     def upsert(self, points: Sequence[PlainPoint]) -> None:
         """Stores the points, which survive this process from then on, and power loss after `flush`."""
         made = [engine.Point(name, array("f", vector).tolist(), payload) for name, vector, payload in points]
-        self._counts.clear()
+        self._forget()
         self._is_flushed = False
         self._shard.update(engine.UpdateOperation.upsert_points(made))
         self.point_count = self._counted()
 
     def delete(self, names: Sequence[str]) -> None:
         """Deletes the points; as durable as what `upsert` stored."""
-        self._counts.clear()
+        self._forget()
         self._is_flushed = False
         self._shard.update(engine.UpdateOperation.delete_points([*names]))
         self.point_count = self._counted()
@@ -103,6 +105,13 @@ class Shard:
         """How to search the graph; None where every candidate is scored instead."""
         if where is None:
             return EFFORT, False
+        if where not in self._walks:
+            if len(self._walks) >= _COUNTS_KEPT:
+                self._walks.clear()
+            self._walks[where] = self._chosen_walk(where, condition)
+        return self._walks[where]
+
+    def _chosen_walk(self, where: Filter, condition: engine.Filter | None) -> _Walk | None:
         candidates = self._shard.count(engine.CountRequest(exact=False, filter=condition))
         if candidates <= self._exact_candidates:
             return None
@@ -174,6 +183,10 @@ class Shard:
         """Lets go of the files; everything acknowledged was flushed before."""
         self._shard.flush()
         self._shard.close()
+
+    def _forget(self) -> None:
+        self._counts.clear()
+        self._walks.clear()
 
     def _counted_once(self, where: Filter) -> int:
         if where not in self._counts:

@@ -38,6 +38,7 @@ FIELDS: dict[str, FieldKind] = {
     "label_names": FieldKind.KEYWORD,  # a list of the names alone: which labels a case has
     "flags": FieldKind.KEYWORD,  # a list: excluded, no-consent
     "added_at_s": FieldKind.NUMBER,  # seconds since 1970, for retention
+    "changed_at_s": FieldKind.NUMBER,  # seconds since 1970, of the last write: what a fit has not seen
     "tenant": FieldKind.KEYWORD,  # set and filtered by the server alone; "" is never stored
 }
 """Declared fields; keys of a payload that are not here are stored and returned, never filtered on."""

@@ -50,6 +50,7 @@ def render_decision(result: DecisionResult, fits: dict[str, FindingFit], *, titl
         style=style,
         notice=view.encoder_notice(result.encoder),
         query=view.query_picture(result.query_image),
+        notes=result.notes,
         sections=sections,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nearcase.decide import rate
 from nearcase.report import words
 from nearcase.report.roc import Cross, cross
 from nearcase.report.view import Fact, Picture, neighbour_picture
@@ -55,7 +56,7 @@ def call_at(decision: Decision, point: OperatingPoint) -> str:
 def figures(decision: Decision) -> tuple[Fact, ...]:
     """Returns score, probability and what the call means, where they are known."""
     shares = (("Score", decision.score), ("Calibrated probability", decision.probability))
-    facts = [Fact(name, words.NOT_STATED if value is None else f"{value:.3f}") for name, value in shares]
+    facts = [Fact(name, words.NOT_STATED if value is None else rate.decimal(value)) for name, value in shares]
     for name, interval in (("PPV", decision.ppv), ("NPV", decision.npv)):
         if interval is not None:
             facts.append(Fact(f"{name} at the stated prevalence", percent(interval)))
@@ -94,12 +95,12 @@ def sides(decision: Decision) -> tuple[Side, ...]:
 
 def percent(interval: Interval) -> str:
     """Returns a share with its interval."""
-    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{rate.percent(interval.value)} ({rate.percent(interval.low)} to {rate.percent(interval.high)})"
 
 
 def area(interval: Interval) -> str:
     """Returns an AUROC with its interval."""
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+    return f"{rate.decimal(interval.value)} ({rate.decimal(interval.low)} to {rate.decimal(interval.high)})"
 
 
 def _rounded_down(bound: float) -> str:
@@ -109,7 +110,7 @@ def _rounded_down(bound: float) -> str:
 
 def _pictures(pieces: list[Evidence]) -> tuple[tuple[Picture, str], ...]:
     return tuple(
-        (neighbour_picture(rank, piece.hit), f"{piece.weight:.0%} of the weight")
+        (neighbour_picture(rank, piece.hit), f"{rate.percent(piece.weight)} of the weight")
         for rank, piece in enumerate(pieces, 1)
     )
 
@@ -117,7 +118,7 @@ def _pictures(pieces: list[Evidence]) -> tuple[tuple[Picture, str], ...]:
 def _point_facts(point: OperatingPoint) -> tuple[Fact, ...]:
     patients = f"{point.positive_patients:,} patients with the finding, {point.negative_patients:,} without"
     return (
-        Fact("Positive from score", f"{point.threshold:.3g}"),
+        Fact("Positive from score", rate.decimal(point.threshold)),
         Fact("Sensitivity", percent(point.sensitivity)),
         Fact("Specificity", percent(point.specificity)),
         Fact("Held-out data", patients, is_long=True),

@@ -10,7 +10,7 @@ import numpy as np
 
 from nearcase.errors import Unready
 from nearcase.index.base import Point
-from nearcase.retrieve.cases import to_case, to_payload
+from nearcase.retrieve.cases import stamped, to_case, to_payload
 from nearcase.retrieve.joining import joined
 from nearcase.transfers import ImportCounts, StoredCase
 from nearcase.types import Case
@@ -28,9 +28,9 @@ class Change:
     written: tuple[StoredCase, ...]
     outcomes: tuple[ImportCounts, ...]  # one for each case, in their order
 
-    def points(self) -> list[Point]:
-        """Returns what the index has to store."""
-        return [Point(new.case.case_id, new.vector, to_payload(new.case)) for new in self.written]
+    def points(self, now_s: float) -> list[Point]:
+        """Returns what the index has to store now."""
+        return [Point(new.case.case_id, new.vector, stamped(to_payload(new.case), now_s)) for new in self.written]
 
 
 async def pages(

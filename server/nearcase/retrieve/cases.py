@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nearcase.index.base import JsonValue, Payload
@@ -16,6 +16,7 @@ from nearcase.types import Case, CaseFacts, LabelChange
 _NAMESPACE = uuid.UUID("6f1a3c52-3c1e-5b7e-9a55-6e6561726361")
 _FACTS = tuple(field.name for field in dataclasses.fields(CaseFacts))
 THUMBNAIL = "thumbnail_jpeg"
+CHANGED = "changed_at_s"
 
 FLAGS = ("excluded", "no-consent")
 """A case with one of these is kept, and is never found nor evidence."""
@@ -61,6 +62,11 @@ def to_payload(case: Case) -> Payload:
     return {key: value for key, value in payload.items() if value not in ("", None, [])}
 
 
+def stamped(payload: Payload, now_s: float) -> Payload:
+    """Returns a payload that tells when it was written; no part of the case, and not carried to another library."""
+    return {**payload, CHANGED: now_s}
+
+
 def to_case(case_id: str, payload: Payload) -> Case:
     """The inverse of to_payload; a payload without its thumbnail gives a case without one."""
     stated: dict[str, Any] = {name: payload[name] for name in _FACTS if name in payload}
@@ -85,11 +91,18 @@ def to_case(case_id: str, payload: Payload) -> Case:
     )
 
 
-def other_origin(cases: Sequence[Case], *, with_patient: bool) -> Filter | None:
-    """Returns a filter that leaves out the cases' own images: study, series, copies of files, patient if asked."""
+def other_origin(cases: Sequence[Case], *, with_patient: bool, patients: Iterable[str] = ()) -> Filter | None:
+    """Returns a filter that leaves out the cases' own images: study, series, copies of files, patient if asked.
+
+    Args:
+        cases: Whose images are left out.
+        with_patient: Leave out their patients too.
+        patients: Keys that those patients have besides.
+    """
     every = [(case.facts, case.content_sha256) for case in cases]
+    own = {patient_key(facts.patient_id, facts.patient_id_issuer) for facts, _ in every}
     parts = {
-        "patient_key": {patient_key(facts.patient_id, facts.patient_id_issuer) for facts, _ in every if with_patient},
+        "patient_key": own.union(patients) if with_patient else set[str](),
         "study_uid": {facts.study_uid for facts, _ in every},
         "series_uid": {facts.series_uid for facts, _ in every},
         "instance_uid": {facts.instance_uid for facts, _ in every},

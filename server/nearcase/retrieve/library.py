@@ -14,9 +14,10 @@ from nearcase.index.base import Point
 from nearcase.index.filters import And, Equals, Filter, In
 from nearcase.retrieve.annotations import Annotations
 from nearcase.retrieve.bulk import change
-from nearcase.retrieve.cases import THUMBNAIL, patient_key, to_case, to_payload
+from nearcase.retrieve.cases import THUMBNAIL, patient_key, stamped, to_case, to_payload
 from nearcase.retrieve.corrections import Correction, corrected, moved, renewed
 from nearcase.retrieve.counting import Statistics, statistics
+from nearcase.retrieve.exactness import Exactness
 from nearcase.retrieve.proof import found_again, probes
 from nearcase.retrieve.snapshot import Snapshot
 from nearcase.retrieve.unbroken import Unbroken
@@ -79,6 +80,7 @@ class Library:
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
         self._unbroken = Unbroken()
+        self.exactness = Exactness(index)
         self._snapshot: Snapshot | None = None  # None until it is asked for, and after a write whose end is not known
 
     def start(self) -> None:
@@ -226,7 +228,7 @@ class Library:
             found = await change(self._index, cases, is_erased)
             if found.written:
                 known, self._snapshot = self._snapshot, None
-                await self._index.upsert(found.points())
+                await self._index.upsert(found.points(self._clock.now_s()))
                 self._snapshot = _moved(known, found.before, [new.case for new in found.written])
             return found.outcomes
 
@@ -246,6 +248,11 @@ class Library:
                     found.add(case)
                 self._snapshot = found
             return self._snapshot.name
+
+    @property
+    def known_snapshot(self) -> str:
+        """The same where it is known already; "" where cases would have to be read for it, or the index asked."""
+        return self._snapshot.name if self._snapshot is not None else ""
 
     async def count(self, where: Filter | None = None) -> int:
         """Returns how many cases match."""
@@ -294,7 +301,10 @@ class Library:
     async def _replace(self, changes: Sequence[tuple[Case, Case, Embedding]]) -> None:
         """Stores cases in the place of what they were; the caller is the one writer."""
         known, self._snapshot = self._snapshot, None
-        await self._index.upsert([Point(after.case_id, vector, to_payload(after)) for _, after, vector in changes])
+        now_s = self._clock.now_s()
+        await self._index.upsert(
+            [Point(after.case_id, vector, stamped(to_payload(after), now_s)) for _, after, vector in changes]
+        )
         before = {case.case_id: case for case, _, _ in changes}
         self._snapshot = _moved(known, before, [after for _, after, _ in changes])
 
@@ -340,7 +350,8 @@ class Library:
             outcomes.append(_outcome(case, stored))
             if outcomes[-1] is not AddOutcome.UNCHANGED:
                 cases[case.case_id] = replace(case, added_at_s=now_s)
-                changed[case.case_id] = Point(case.case_id, pending.vector, to_payload(cases[case.case_id]))
+                payload = stamped(to_payload(cases[case.case_id]), now_s)
+                changed[case.case_id] = Point(case.case_id, pending.vector, payload)
         if changed:
             known, self._snapshot = self._snapshot, None
             await self._index.upsert(list(changed.values()))

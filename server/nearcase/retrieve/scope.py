@@ -60,6 +60,12 @@ class Query:
     case: Case
     vector: Embedding
     weight: float = 1.0
+    patients: tuple[str, ...] = ()  # keys that its patient has besides, by what the caller gave or the library knows
+
+    @property
+    def has_patient(self) -> bool:
+        """Whether it is known whose image this is, so that the patient's own cases can be left out."""
+        return bool(self.case.facts.patient_id or self.patients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +92,6 @@ def in_scope(queries: Sequence[Query], scope: Scope) -> Filter:
 def _others(queries: Sequence[Query], exclusion: SelfExclusion) -> Filter | None:
     if exclusion is SelfExclusion.NONE:
         return None
-    return other_origin([query.case for query in queries], with_patient=exclusion is SelfExclusion.PATIENT)
+    patients = [key for query in queries for key in query.patients]
+    with_patient = exclusion is SelfExclusion.PATIENT
+    return other_origin([query.case for query in queries], with_patient=with_patient, patients=patients)

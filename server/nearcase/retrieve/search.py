@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,10 +43,11 @@ async def search(index: Index, queries: Sequence[Query], scope: Scope) -> Found:
         vectors = [query.vector for query in queries]
         where = await without_near_duplicates(index, vectors, where, scope.near_duplicate_similarity)
     count = candidate_count(scope.k) if scope.diversity else scope.k
-    ranked = await _ranked(index, queries, scope, where, count)
+    # Both are asked at once: an index answers the second before anybody has to be woken for it.
+    ranked, candidates = await asyncio.gather(_ranked(index, queries, scope, where, count), index.count(where))
     if scope.diversity:
         ranked = await diversified(index, ranked, scope.k, scope.diversity)
-    return Found(await _hits(index, ranked, scope), await index.count(where))
+    return Found(await _hits(index, ranked, scope), candidates)
 
 
 async def _ranked(index: Index, queries: Sequence[Query], scope: Scope, where: Filter, count: int) -> list[Ranked]:

@@ -17,6 +17,7 @@ from nearcase.serve.caller import current
 from nearcase.serve.chunks import check_size
 from nearcase.serve.encoder_service import item_error
 from nearcase.serve.engine import Engine, to_case
+from nearcase.serve.notes import notes
 from nearcase.v1.library_pb2 import AddedImage, AddImagesRequest, AddImagesResponse, AddImagesStart
 from nearcase.v1.library_pb2 import AddOutcome as Wire
 from nearcase.v1.types_pb2 import FileChunk
@@ -171,11 +172,13 @@ class AddStream:
             raise InvalidInput("the bytes that came do not have the announced sha256", field="sha256")
         known = await self._unchanged(item, sha256)
         if known:
+            notes().cases[known] = None
             return _added(item, known, AddOutcome.UNCHANGED)
         embedding = await self._engine.embed(data, item.frame_number, deadline_s=None, adding=True)
         privacy, stated = self._engine.privacy, to_case(embedding.prepared)
         given, case = privacy.given(stated, item.given), privacy.case(stated, item.given)
         outcome = await self._engine.library.add(case, given, embedding.embedded.embedding, current().name)
+        notes().shown([case])
         return _added(item, case.case_id, outcome)
 
     async def _unchanged(self, item: Item, sha256: str) -> str | None:

@@ -14,6 +14,7 @@ from nearcase.retrieve.corrections import Correction
 from nearcase.types import CaseFacts
 from nearcase.v1.library_pb2 import Annotations as AnnotationsMessage
 from nearcase.v1.library_pb2 import UpdateCaseRequest
+from nearcase.v1.types_pb2 import CaseFacts as FactsMessage
 
 MAX_LABELS = 64
 MAX_TEXT = 256
@@ -28,11 +29,30 @@ def read_annotations(message: AnnotationsMessage) -> Annotations:
     Raises:
         InvalidInput: A label's name or value, a fact or the source is malformed.
     """
-    stated = facts_from_proto(message.facts)
-    capitals = {name: getattr(stated, name).strip().upper() for name in ("modality", "sex", "laterality")}
-    annotations = Annotations(dict(message.labels), dataclasses.replace(stated, **capitals), message.source)
-    _check(annotations)
+    annotations = Annotations(dict(message.labels), _in_capitals(facts_from_proto(message.facts)), message.source)
+    _check_labels(annotations.labels)
+    if not all(annotations.labels.values()):
+        raise InvalidInput("a label needs a value; leave the label out where the outcome is not known", field="labels")
+    check_text(annotations.source, "source")
+    _check_facts(annotations.facts)
     return annotations
+
+
+def read_facts(message: FactsMessage) -> CaseFacts:
+    """Returns the facts that a request gives of a query, in the words of DICOM as `read_annotations` does.
+
+    Raises:
+        InvalidInput: A fact is malformed.
+    """
+    facts = _in_capitals(facts_from_proto(message))
+    facts = dataclasses.replace(facts, body_part=facts.body_part.strip().upper(), patient_id=facts.patient_id.strip())
+    _check_facts(facts)
+    return facts
+
+
+def _in_capitals(facts: CaseFacts) -> CaseFacts:
+    capitals = {name: getattr(facts, name).strip().upper() for name in ("modality", "sex", "laterality")}
+    return dataclasses.replace(facts, **capitals)
 
 
 def read_correction(request: UpdateCaseRequest, caller: str) -> Correction:
@@ -56,18 +76,6 @@ def _check_labels(labels: Mapping[str, str]) -> None:
         check_text(value, "labels")
 
 
-def _check(annotations: Annotations) -> None:
-    _check_labels(annotations.labels)
-    if not all(annotations.labels.values()):
-        raise InvalidInput("a label needs a value; leave the label out where the outcome is not known", field="labels")
-    check_text(annotations.source, "source")
-    facts = annotations.facts
-    for field in dataclasses.fields(facts):
-        if isinstance(value := getattr(facts, field.name), str):
-            check_text(value, field.name)
-    _check_facts(facts)
-
-
 def check_text(text: str, field: str) -> None:
     """Refuses text that is too long or holds control characters.
 
@@ -79,6 +87,9 @@ def check_text(text: str, field: str) -> None:
 
 
 def _check_facts(facts: CaseFacts) -> None:
+    for field in dataclasses.fields(facts):
+        if isinstance(value := getattr(facts, field.name), str):
+            check_text(value, field.name)
     if facts.age_years is not None and not 0 <= facts.age_years <= 120:
         raise InvalidInput("expected an age from 0 to 120 years", field="age_years")
     if facts.sex not in ("", "M", "F", "O"):

@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from nearcase.audit.trail import AuditTrail, open_trail
 from nearcase.clock import SystemClock
 from nearcase.encode.batcher import Batcher
 from nearcase.encode.buckets import BUCKETS
@@ -24,6 +25,7 @@ from nearcase.errors import Unready
 from nearcase.index.opening import open_tier
 from nearcase.prepare import Preparer, prepare_sandbox
 from nearcase.retrieve.erasures import Journal
+from nearcase.serve.auditor import Auditor
 from nearcase.serve.canary import Canary
 from nearcase.serve.credentials import MAX_CONNECTION_MS
 from nearcase.serve.decision_service import DecisionService
@@ -35,6 +37,7 @@ from nearcase.serve.health import SERVICES, Health
 from nearcase.serve.housekeeping import Housekeeping
 from nearcase.serve.interceptor import ErrorInterceptor
 from nearcase.serve.library_service import LibraryService
+from nearcase.serve.line import Line
 from nearcase.serve.metrics import MetricsPort
 from nearcase.serve.observer import Observer
 from nearcase.serve.privacy import Privacy, open_privacy
@@ -57,6 +60,11 @@ if TYPE_CHECKING:
 CPU_BATCH, GPU_BATCH = 1, 32  # on a CPU a batch was measured to gain nothing
 GPU_LANES = 2  # one call is made ready while the other runs
 UPLOADS_OVER_LARGEST = 4
+WINDOW_BYTES = 256 * 1024
+"""Of each message, what grpc takes in before anybody asks for it; by itself it lets this grow to megabytes, which
+in an overload is memory for requests that are refused unread. A message takes a round trip for each such piece."""
+MAX_PENDING = 4096
+"""Calls that grpc holds until the event loop takes them; it cancels more without a reason, by default from 1000 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class App:
     security: Security
     server: grpc.aio.Server
     tracing: Tracing | None = None
+    auditor: Auditor | None = None
 
     async def stop(self) -> None:
         """Refuses new requests, lets those in progress finish, then closes the parts in the order of the flow."""
@@ -90,6 +99,8 @@ class App:
         self.engine.texts.close()
         await self.housekeeping.stop()
         await self.engine.tenants.close()
+        if self.auditor:
+            await self.auditor.close()
         await asyncio.to_thread(self.engine.preparer.close)
 
 
@@ -115,10 +126,11 @@ async def start(settings: Settings) -> App:
     )
     try:
         journal = await asyncio.to_thread(_journal, settings)  # the library is ours alone by now
+        audit = await asyncio.to_thread(_audit_trail, settings)
     except BaseException:
         await index.close()
         raise
-    engine = _build(settings, encoder, text, Tenants(index, journal, declared, settings), privacy)
+    engine = _build(settings, encoder, text, Tenants(index, journal, declared, settings), privacy, audit)
     try:
         await asyncio.to_thread(engine.preparer.wait_ready)
         await engine.tenants.start()
@@ -128,6 +140,8 @@ async def start(settings: Settings) -> App:
     except BaseException:
         await engine.recall.stop()
         await engine.tenants.close()
+        if audit:
+            await audit.close()
         await asyncio.to_thread(engine.preparer.close)
         raise
 
@@ -150,28 +164,47 @@ def _journal(settings: Settings) -> Journal:
     return Journal.open(settings.erasures_file, mark)
 
 
+def _audit_trail(settings: Settings) -> AuditTrail | None:
+    if settings.audit == "off":
+        return None
+    return open_trail(settings.audit_trail_folder, settings.audit_key, SystemClock())
+
+
 def _build(
-    settings: Settings, encoder: Encoder, text: TextEncoder | None, tenants: Tenants, privacy: Privacy
+    settings: Settings,
+    encoder: Encoder,
+    text: TextEncoder | None,
+    tenants: Tenants,
+    privacy: Privacy,
+    audit: AuditTrail | None,
 ) -> Engine:
     clock, workers = SystemClock(), settings.decode_worker_count
     recipe = encoder.card.recipe
     sandbox = prepare_sandbox(
         recipe, workers=workers, wall_s=settings.decode_wall_s, memory_bytes=settings.decode_memory_bytes
     )
+    batcher = make_batcher(encoder, clock, settings)
     return Engine(
         settings=settings,
         clock=clock,
         card=encoder.card,
         summary=encoder.card.summary(encoder.runtime),
         preparer=Preparer(sandbox, recipe, workers=workers, max_waiting=settings.max_waiting),
-        batcher=make_batcher(encoder, clock, settings),
+        batcher=batcher,
+        line=Line(clock, places=max(workers, batcher.lanes) + 1, max_waiting=_most_waiting(settings)),
         texts=Texts(text, encoder.card.name, clock, max_waiting=settings.max_waiting),
         tenants=tenants,
         privacy=privacy,
         recall=RecallWatch(tenants.index, clock, every_hours=settings.recall_check_hours),
         is_fallback=isinstance(encoder, FallbackEncoder),
         flight=Flight(settings.max_bytes_in_flight),
+        audit=audit,
     )
+
+
+def _most_waiting(settings: Settings) -> int:
+    """Half of the requests that may be in progress at most: a line that takes all of them would let nobody new in."""
+    return min(settings.max_waiting, max(1, settings.max_concurrent_requests // 2))
 
 
 def make_batcher(encoder: Encoder, clock: Clock, settings: Settings) -> Batcher:
@@ -187,8 +220,11 @@ async def _listen(engine: Engine, security: Security, reload: Reload) -> App:
     interceptor = ErrorInterceptor(settings.max_concurrent_requests, settings.max_adding_streams)
     health = Health(engine, Canary(engine))
     tracing = Tracing.open(settings.otlp_endpoint)
-    observer = Observer(engine.metrics, engine.clock, engine.flight, tracing, settings.slow_request_ms)
-    interceptors = [observer, security.gate, interceptor]
+    observer = Observer(engine.metrics, engine.clock, engine.flight, engine.line, tracing, settings.slow_request_ms)
+    auditor = Auditor.of(engine)
+    interceptors = [observer, security.gate, *([auditor] if auditor else []), interceptor]
+    if auditor:
+        security.gate.on_refused = auditor.refused
     server = grpc.aio.server(interceptors=interceptors, options=_options(settings, security))
     most = UPLOADS_OVER_LARGEST * settings.max_image_bytes
     keep_hours = settings.upload_keep_hours
@@ -204,18 +240,23 @@ async def _listen(engine: Engine, security: Security, reload: Reload) -> App:
     probes = ProbePort()
     await probes.start(settings.health_listen, health.servicer)
     metrics = MetricsPort()
-    engine.metrics.registry.register(server_gauges(engine, health, interceptor, reload))
+    engine.metrics.registry.register(server_gauges(engine, health, interceptor, reload, auditor))
     try:
         await asyncio.to_thread(metrics.start, settings.metrics_listen, engine.metrics.registry)
     except Unready:
         await probes.stop()
         raise
+    if auditor:
+        await auditor.started()
     await server.start()
     await health.start()
     reload.start()
-    housekeeping = Housekeeping(engine.tenants, uploads, engine.clock, retention_days=settings.retention_days)
+    on_erased = auditor.erased if auditor else lambda _: None
+    days = settings.retention_days
+    housekeeping = Housekeeping(engine.tenants, uploads, engine.clock, retention_days=days, on_erased=on_erased)
     housekeeping.start()
-    return App(address, engine, health, housekeeping, interceptor, metrics, probes, reload, security, server, tracing)
+    parts = (engine, health, housekeeping, interceptor, metrics, probes, reload, security, server)
+    return App(address, *parts, tracing, auditor)
 
 
 def _open_port(server: grpc.aio.Server, listen: str, security: Security) -> str:
@@ -237,6 +278,10 @@ def _options(settings: Settings, security: Security) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", 10_000),  # a stranger who connects and says nothing
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
         ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

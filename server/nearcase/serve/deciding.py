@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from nearcase import __version__
 from nearcase.decide.decision import Asked, Context, Decided, decide
 from nearcase.decide.finding import Finding
-from nearcase.decide.fitted import Fitted, Library
+from nearcase.decide.fitted import Fitted, Library, Values
+from nearcase.decide.inquiry import PLAIN, Inquiry
 from nearcase.decide.operating import Choice
 from nearcase.retrieve.library import all_of
 from nearcase.retrieve.pooled import pool_queries
@@ -19,6 +20,7 @@ from nearcase.retrieve.scope import Pooling, Query, Scope, SeriesMethod
 from nearcase.retrieve.search import Found, search
 from nearcase.retrieve.stored import common_facts
 from nearcase.serve.findings import evidence_of
+from nearcase.serve.notes import notes
 
 if TYPE_CHECKING:
     from nearcase.index.filters import Filter
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from nearcase.types import CaseFacts, Decision, Embedding
 
 ATTEMPTS = 3
-"""Searches again where the library changed during one, so that the record names the state that was searched."""
+"""Searches again where the library changed during one, so that the record names the state that was searched. After as
+many the record names none: who adds without end does not keep others from seeing the evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Question:
     where: Filter | None = None
     k: int = 0  # 0 is the finding's own
     with_thumbnails: bool = False
+    near_duplicate_similarity: float | None = None  # images as like the query as this are left out
+    inquiry: Inquiry = PLAIN  # how it was asked, for the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,15 @@ class _Subject:
         return cls(queries, facts, vector, hashes[0] if len(queries) == 1 else many)
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What was found, and in which library."""
+
+    found: Found
+    library: Library
+    kept: Values | None  # its labelled cases that are as they were at the fit
+
+
 async def decide_all(engine: Engine, queries: tuple[Query, ...], question: Question) -> list[Decision]:
     """Returns one decision for each finding that is asked, each with its record on disk.
 
@@ -74,6 +88,7 @@ async def decide_all(engine: Engine, queries: tuple[Query, ...], question: Quest
         Unready: A record can not be kept.
     """
     subject = _Subject.of(queries)
+    notes().asked_about(query.case for query in queries)
     if question.finding:
         chosen = [await engine.findings.one(question.finding)]
     else:
@@ -85,6 +100,7 @@ async def decide_all(engine: Engine, queries: tuple[Query, ...], question: Quest
         like_fit = fitted if len(queries) == 1 else None
         is_declared = engine.findings.is_declared(finding.name)
         engine.metrics.take_decision(each.decision, like_fit, subject.facts, is_declared=is_declared)
+    notes().decisions += [each.decision for each in decided]
     return [each.decision for each in decided]
 
 
@@ -99,37 +115,52 @@ async def _decide(
         is_one_of_many=not question.finding,
         image_sha256=subject.sha256,
         image_count=len(subject.queries),
+        inquiry=question.inquiry,
     )
     finding = finding.with_k(question.k) if question.k else finding
-    found, library = await _find(engine, finding, subject, question)
+    searched = await _find(engine, finding, fitted, subject, question)
     context = Context(
         encoder=engine.card.identity,
-        library=library,
-        labelled_count=found.candidate_count,
+        library=searched.library,
+        kept=searched.kept,
+        labelled_count=searched.found.candidate_count,
         secret=secrets.token_bytes(32),
-        is_exact=(await engine.index.state()).is_exact,
-        is_narrowed=question.where is not None,
+        is_exact=await engine.library.exactness.at(searched.library.snapshot),
+        is_narrowed=question.where is not None or question.near_duplicate_similarity is not None,
         at_s=engine.clock.now_s(),
         made_by=f"nearcase {__version__}",
+        is_keyed=engine.privacy.is_on,
     )
     start_s = engine.clock.monotonic_s()
-    decided = decide(finding, fitted, found.hits, asked, context)
+    decided = decide(finding, fitted, searched.found.hits, asked, context)
     engine.took(decide=(engine.clock.monotonic_s() - start_s) * 1e3)
     return decided
 
 
-async def _find(engine: Engine, finding: Finding, subject: _Subject, question: Question) -> tuple[Found, Library]:
+async def _find(
+    engine: Engine, finding: Finding, fitted: Fitted | None, subject: _Subject, question: Question
+) -> _Searched:
     """Equal similarities are ordered by case id in the index too, so that the K nearest are the same on every day."""
     where = all_of(evidence_of(finding), question.where)
     method = SeriesMethod.POOLED if len(subject.queries) > 1 else None
-    scope = Scope(k=finding.scorer.k, where=where, with_thumbnails=question.with_thumbnails, method=method)
+    scope = Scope(
+        k=finding.scorer.k,
+        where=where,
+        with_thumbnails=question.with_thumbnails,
+        method=method,
+        near_duplicate_similarity=question.near_duplicate_similarity,
+    )
     start_s = engine.clock.monotonic_s()
     for _ in range(ATTEMPTS):
         snapshot = await engine.library.snapshot()
         found = await search(engine.index, subject.queries, scope)
-        library = Library(snapshot, await engine.findings.labelled_count(finding))
+        labelled_count = await engine.findings.labelled_count(finding)
+        kept = await engine.findings.kept(finding, fitted)
         if await engine.library.snapshot() == snapshot:
             break
+    else:
+        snapshot = ""
     engine.took(search=(engine.clock.monotonic_s() - start_s) * 1e3)
     engine.metrics.take_hits(found.hits)
-    return found, library
+    notes().searched(found.hits, snapshot)
+    return _Searched(found, Library(snapshot, labelled_count), kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from nearcase.convert import (
@@ -20,14 +21,18 @@ from nearcase.decide.operating import Choice
 from nearcase.decide.rate import check_prevalence
 from nearcase.errors import InvalidInput, Unsupported
 from nearcase.index.filter_text import parse
+from nearcase.serve.caveats import caveats
 from nearcase.serve.chunks import receive
 from nearcase.serve.context import Context
 from nearcase.serve.deciding import Question, decide_all
 from nearcase.serve.engine import Engine
 from nearcase.serve.examples import example_of
+from nearcase.serve.inquiries import inquiry_of
+from nearcase.serve.notes import notes
 from nearcase.v1 import decision_pb2, decision_pb2_grpc
 
 MAX_EVIDENCE = 1000
+LEAST_ALIKE = 0.9
 T = TypeVar("T")
 
 
@@ -63,6 +68,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         request = decision_pb2.DecideRequest(image=data, options=start.options)
         if start.HasField("frame_number"):
             request.frame_number = start.frame_number
+        if start.HasField("facts"):
+            request.facts.CopyFrom(start.facts)
         return decision_pb2.DecideStreamResponse(response=await self._decide(request, context))
 
     async def GetRoc(self, request: decision_pb2.GetRocRequest, context: Context) -> decision_pb2.GetRocResponse:
@@ -103,35 +110,62 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
     ) -> decision_pb2.GetRecordResponse:
         """Returns the record of a decision as it was written."""
         data = await asyncio.to_thread(self._engine.records.read, request.record_id)
+        notes().detail = f"record {request.record_id}"
         return decision_pb2.GetRecordResponse(record=data)
 
     async def _decide(self, request: decision_pb2.DecideRequest, context: Context) -> decision_pb2.DecideResponse:
-        question = _question(request.options, self._engine)
+        async with self._engine.line.turn():
+            return await self._decided(request, context)
+
+    async def _decided(self, request: decision_pb2.DecideRequest, context: Context) -> decision_pb2.DecideResponse:
+        question = _asked(request, self._engine)
+        notes().asked("filter", request.options.filter.strip())
         names = check_case_mask(request.options.case_mask)
         if question.finding:
             await self._engine.findings.one(question.finding)  # an unknown one is refused before the image is read
         example = await example_of(self._engine, request, deadline_s=self._engine.deadline_s(context))
-        decisions = await decide_all(self._engine, example.queries, question)
+        inquiry = replace(question.inquiry, has_patient=all(query.has_patient for query in example.queries))
+        decisions = await decide_all(self._engine, example.queries, replace(question, inquiry=inquiry))
+        hits = [piece.hit for decision in decisions for piece in decision.evidence]
         return decision_pb2.DecideResponse(
             decisions=[decision_to_proto(decision, names) for decision in decisions],
             query_image=query_image_to_proto(example.image, names),
             encoder=encoder_to_proto(self._engine.summary),
+            notes=caveats(example.queries, hits),
         )
 
 
-def _question(options: decision_pb2.DecideOptions, engine: Engine | None = None) -> Question:
-    """Returns what is asked; without an engine it is only checked."""
+def _asked(request: decision_pb2.DecideRequest, engine: Engine) -> Question:
+    """Returns what is asked, with how."""
+    question = _question(request.options)
+    where = engine.privacy.where(question.where) if question.where else None
+    return replace(question, where=where, inquiry=inquiry_of(request, question, question.where))
+
+
+def _question(options: decision_pb2.DecideOptions) -> Question:
+    """Returns what is asked, by the ids that the caller knows."""
     if not 0 <= options.k <= MAX_EVIDENCE:
         raise InvalidInput(f"expected k from 1 to {MAX_EVIDENCE}, got {options.k}", field="k")
-    where = parse(options.filter) if options.filter.strip() else None
     return Question(
         finding=options.finding,
         choice=_choice(options.operating_point) if options.HasField("operating_point") else None,
         prevalence=check_prevalence(options.prevalence) if options.HasField("prevalence") else None,
-        where=engine.privacy.where(where) if engine and where else where,
+        where=parse(options.filter) if options.filter.strip() else None,
         k=options.k,
         with_thumbnails="thumbnail_jpeg" in check_case_mask(options.case_mask),
+        near_duplicate_similarity=_copies(options),
     )
+
+
+def _copies(options: decision_pb2.DecideOptions) -> float | None:
+    """Below LEAST_ALIKE they are no copies, and to leave out what is nearest would turn a decision as one likes."""
+    if not options.HasField("near_duplicate_similarity"):
+        return None
+    least = options.near_duplicate_similarity
+    if not LEAST_ALIKE <= least <= 1.0:
+        message = f"expected near_duplicate_similarity from {LEAST_ALIKE} to 1, got {least:g}"
+        raise InvalidInput(message, field="near_duplicate_similarity")
+    return least
 
 
 def _choice(message: decision_pb2.OperatingPointChoice) -> Choice:

@@ -10,7 +10,8 @@ from nearcase.convert import encoder_to_proto
 from nearcase.encode.preprocess import Recipe
 from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.serve.context import Context
-from nearcase.serve.engine import Engine
+from nearcase.serve.engine import Engine, to_case
+from nearcase.serve.notes import notes
 from nearcase.v1 import encoder_pb2, encoder_pb2_grpc
 from nearcase.v1.types_pb2 import ItemError
 
@@ -43,7 +44,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if not 1 <= len(request.images) <= MAX_IMAGES:
             raise InvalidInput(f"expected 1 to {MAX_IMAGES} images, got {len(request.images)}", field="images")
         deadline_s = self._engine.deadline_s(context)
-        results = await asyncio.gather(*(self._embed(image, deadline_s) for image in request.images))
+        async with self._engine.line.turn():
+            results = await asyncio.gather(*(self._embed(image, deadline_s) for image in request.images))
         return encoder_pb2.EmbedImagesResponse(results=results, encoder=encoder_to_proto(self._engine.summary))
 
     async def EmbedTexts(
@@ -60,9 +62,10 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     async def _embed(self, image: encoder_pb2.ImageInput, deadline_s: float | None) -> encoder_pb2.EmbedResult:
         frame_number = image.frame_number if image.HasField("frame_number") else None
         try:
-            embedding = await self._engine.embed(image.image, frame_number, deadline_s=deadline_s)
+            embedding = await self._engine.embed(image.image, frame_number, deadline_s=deadline_s, with_thumbnail=False)
         except NearcaseError as error:
             return encoder_pb2.EmbedResult(error=item_error(error))
+        notes().asked_about([self._engine.privacy.case(to_case(embedding.prepared))])
         values = embedding.embedded.embedding.tolist()
         return encoder_pb2.EmbedResult(embedding=encoder_pb2.Embedding(values=values))
 

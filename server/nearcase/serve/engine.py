@@ -17,6 +17,7 @@ from nearcase.types import Case, EncoderSummary
 if TYPE_CHECKING:
     import grpc
 
+    from nearcase.audit.trail import AuditTrail
     from nearcase.clock import Clock
     from nearcase.encode.batcher import Batcher, Embedded
     from nearcase.encode.card import Card
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nearcase.retrieve.erasures import Erasures
     from nearcase.retrieve.library import Library
     from nearcase.serve.findings import Findings
+    from nearcase.serve.line import Line
     from nearcase.serve.privacy import Privacy
     from nearcase.serve.recall import RecallWatch
     from nearcase.serve.records import Records
@@ -52,6 +54,7 @@ class Engine:
     summary: EncoderSummary
     preparer: Preparer
     batcher: Batcher
+    line: Line
     texts: Texts
     tenants: Tenants
     privacy: Privacy
@@ -59,6 +62,7 @@ class Engine:
     is_fallback: bool = False  # the encoder runs on the CPU because the GPU can not be had
     metrics: Metrics = field(default_factory=make_metrics)
     flight: Flight = field(default_factory=lambda: Flight(MAX_BYTES_IN_FLIGHT))
+    audit: AuditTrail | None = None  # None where no audit trail is kept
 
     @property
     def index(self) -> Index:
@@ -96,7 +100,13 @@ class Engine:
         note(taken_ms.items(), self.clock.monotonic_s())
 
     async def embed(
-        self, data: bytes, frame_number: int | None, *, deadline_s: float | None, adding: bool = False
+        self,
+        data: bytes,
+        frame_number: int | None,
+        *,
+        deadline_s: float | None,
+        adding: bool = False,
+        with_thumbnail: bool = True,
     ) -> Embedding:
         """Returns the embedding of a file's frame; one that is for adding gives way to searches.
 
@@ -111,7 +121,9 @@ class Engine:
             raise InvalidInput(f"frames count from 1, got {frame_number}", field="frame_number")
         start_s = self.clock.monotonic_s()
         text_policy = self.privacy.adding if adding else self.privacy.asking
-        prepared = await self.preparer.prepare(data, frame_number, text_policy, bulk=adding)
+        prepared = await self.preparer.prepare(
+            data, frame_number, text_policy, bulk=adding, with_thumbnail=with_thumbnail
+        )
         decode_ms = (self.clock.monotonic_s() - start_s) * 1e3
         embedded = await self.batcher.embed(prepared.pixels, deadline_s=deadline_s, bulk=adding)
         self.took(adding=adding, decode=decode_ms, queue=embedded.queue_ms, encode=embedded.encode_ms)

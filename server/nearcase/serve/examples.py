@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nearcase.convert import facts_from_proto
 from nearcase.errors import InvalidInput
 from nearcase.index.filters import Equals
 from nearcase.index.points import unit
+from nearcase.retrieve.annotations import fill
 from nearcase.retrieve.scope import Query
 from nearcase.retrieve.stored import common_facts, stored_images
+from nearcase.serve.annotations import read_facts
 from nearcase.serve.engine import Engine, to_case
+from nearcase.serve.subjects import query_of
 from nearcase.types import Case, CaseFacts, QueryImage
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class Example:
 
     queries: tuple[Query, ...]  # one, or all images of a stored series or study
     image: QueryImage
+    is_words: bool = False
     decode_ms: float = 0.0
     queue_ms: float = 0.0
     encode_ms: float = 0.0
@@ -64,15 +68,19 @@ async def example_of(
     """Returns the queries that a message with a `source` oneof and a frame number asks for.
 
     Raises:
-        InvalidInput: No source is given, its file can not be read, or an embedding is another encoder's.
+        InvalidInput: No source is given, its file can not be read, states other facts than the message, or an
+            embedding is another encoder's.
         NotFound: The case, series or study is not in the library.
         NotAllowed: It has a flag.
         Unsupported: It is words, and the encoder has no text tower.
     """
     kind = source.WhichOneof("source")
     frame_number = source.frame_number if source.HasField("frame_number") else None
+    facts = read_facts(source.facts)
     if kind == "image":
-        return await _from_file(engine, source.image, frame_number, weight, deadline_s)
+        return await _from_file(engine, source.image, frame_number, facts, weight, deadline_s)
+    if facts != CaseFacts() and kind != "files":
+        raise InvalidInput("facts belong to a file: a stored case has its own, and so has a vector", field="facts")
     if frame_number is not None:
         raise InvalidInput("a frame_number belongs to one file; a stored case is one frame", field="frame_number")
     if kind in _STORED:
@@ -80,23 +88,26 @@ async def example_of(
     if kind == "vector":
         return _from_vector(engine, source.vector, weight)  # type: ignore[union-attr]  # of Example alone
     if kind == "files":
-        return await _from_files(engine, source.files.images, deadline_s)  # type: ignore[union-attr]
+        return await _from_files(engine, source.files.images, facts, deadline_s)  # type: ignore[union-attr]
     if kind == "text":
-        vector = await engine.texts.embed(source.text, deadline_s=deadline_s)  # type: ignore[union-attr]
-        return Example((Query(Case("", CaseFacts()), vector, weight),), QueryImage(CaseFacts()))
+        return await _from_text(engine, source.text, weight, deadline_s)  # type: ignore[union-attr]
     raise InvalidInput("expected an example: a file, a case, a series, a study, words or an embedding", field="source")
 
 
 async def _from_file(
-    engine: Engine, data: bytes, frame_number: int | None, weight: float, deadline_s: float | None
+    engine: Engine, data: bytes, frame_number: int | None, facts: CaseFacts, weight: float, deadline_s: float | None
 ) -> Example:
     embedding = await engine.embed(data, frame_number, deadline_s=deadline_s)
     prepared, embedded = embedding.prepared, embedding.embedded
-    query = Query(engine.privacy.case(to_case(prepared)), embedded.embedding, weight)
-    return Example((query,), prepared.image, embedding.decode_ms, embedded.queue_ms, embedded.encode_ms)
+    query = await query_of(engine, to_case(prepared), facts, embedded.embedding, weight)
+    image = dataclasses.replace(prepared.image, facts=fill(prepared.image.facts, facts))
+    stages = (embedding.decode_ms, embedded.queue_ms, embedded.encode_ms)
+    return Example((query,), image, False, *stages)
 
 
-async def _from_files(engine: Engine, files: Sequence[encoder_pb2.ImageInput], deadline_s: float | None) -> Example:
+async def _from_files(
+    engine: Engine, files: Sequence[encoder_pb2.ImageInput], facts: CaseFacts, deadline_s: float | None
+) -> Example:
     """Several files as one example, whose timings are those of the slowest."""
     if not 1 <= len(files) <= MAX_FILES:
         message = f"expected 1 to {MAX_FILES} files, got {len(files)}; add a longer series and name its series_uid"
@@ -106,7 +117,7 @@ async def _from_files(engine: Engine, files: Sequence[encoder_pb2.ImageInput], d
     async def one(file: encoder_pb2.ImageInput) -> Example:
         frame_number = file.frame_number if file.HasField("frame_number") else None
         async with places:
-            return await _from_file(engine, file.image, frame_number, 1.0, deadline_s)
+            return await _from_file(engine, file.image, frame_number, facts, 1.0, deadline_s)
 
     every = await _all_or_first_error([one(file) for file in files])
     first = every[0].image
@@ -121,6 +132,7 @@ async def _from_files(engine: Engine, files: Sequence[encoder_pb2.ImageInput], d
     return Example(
         tuple(each.queries[0] for each in every),
         image,
+        False,
         max(each.decode_ms for each in every),
         max(each.queue_ms for each in every),
         max(each.encode_ms for each in every),
@@ -148,7 +160,7 @@ def _from_vector(engine: Engine, message: search_pb2.EncodedVector, weight: floa
         expected = f"an embedding of the encoder {engine.summary.name} with SHA-256 {engine.summary.sha256[:12]}"
         raise InvalidInput(f"expected {expected}, got one of another encoder", field="encoder_sha256")
     vector = unit(np.array(message.values, np.float32), engine.summary.dimension)
-    facts = facts_from_proto(message.facts)
+    facts = read_facts(message.facts)
     query = Query(engine.privacy.case(Case("", facts)), vector, weight)
     return Example((query,), QueryImage(facts))
 
@@ -158,7 +170,8 @@ async def _from_text(engine: Engine, text: str, weight: float, deadline_s: float
     start_s = engine.clock.monotonic_s()
     vector = await engine.texts.embed(text, deadline_s=deadline_s)
     encode_ms = (engine.clock.monotonic_s() - start_s) * 1e3
-    return Example((Query(Case("", CaseFacts()), vector, weight),), QueryImage(CaseFacts()), encode_ms=encode_ms)
+    query = Query(Case("", CaseFacts()), vector, weight)
+    return Example((query,), QueryImage(CaseFacts()), is_words=True, encode_ms=encode_ms)
 
 
 async def _all_or_first_error(work: Sequence[Coroutine[Any, Any, Example]]) -> list[Example]:

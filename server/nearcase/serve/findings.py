@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nearcase.decide.finding import Finding, undeclared
-from nearcase.decide.fitted import Fitted
+from nearcase.decide.fitted import Fitted, Values
+from nearcase.decide.fitted import Library as FittedLibrary
 from nearcase.errors import NotFound
 from nearcase.index.filter_text import parse
-from nearcase.index.filters import Filter, In
+from nearcase.index.filters import And, Equals, Filter, In, Not, Range
+from nearcase.retrieve.cases import CHANGED
 from nearcase.retrieve.library import all_of, has_label
 from nearcase.retrieve.scope import UNFLAGGED
 
 if TYPE_CHECKING:
     from nearcase.retrieve.library import Library
+
+OTHER = ""
+"""Stands for the values that no case had at the fit; no label's value is empty."""
 
 Declared = Mapping[str, tuple[Finding, Fitted | None]]
 
@@ -26,13 +31,14 @@ class Findings:
         self._declared, self._library = declared, library
         self._snapshot = ""
         self._counts: dict[Filter, int] = {}  # by what is counted: a finding may be declared anew
-        self._labels: tuple[str, ...] = ()
+        self._kept: dict[tuple[str, Filter, FittedLibrary], Values] = {}
+        self._labels: tuple[str, ...] | None = None
 
     async def all(self) -> Declared:
         """Returns every finding, in the order of their names."""
-        await self._renew()
+        labels = await self._label_names()
         told = {finding.label for finding, _ in self._declared.values()}
-        others = {name: (undeclared(name), None) for name in self._labels if name not in told | set(self._declared)}
+        others = {name: (undeclared(name), None) for name in labels if name not in told | set(self._declared)}
         return dict(sorted({**self._declared, **others}.items()))
 
     async def one(self, name: str) -> tuple[Finding, Fitted | None]:
@@ -63,11 +69,41 @@ class Findings:
             self._counts[where] = count
         return self._counts[where]
 
+    async def kept(self, finding: Finding, fitted: Fitted | None) -> Values | None:
+        """Returns how many labelled cases are as they were at the fit, by value; None where none may have changed."""
+        if fitted is None or finding.floors.library_change == 0.0:
+            return None
+        await self._renew()
+        key = finding.label, evidence_of(finding), fitted.library
+        if key not in self._kept:
+            snapshot = self._snapshot
+            kept = await self._counted(finding, fitted.library)
+            if snapshot != self._snapshot:
+                return kept
+            self._kept[key] = kept
+        return self._kept[key]
+
+    async def _counted(self, finding: Finding, then: FittedLibrary) -> Values:
+        """One count for each value of the fit, which an index remembers of its parts that nobody wrote to since."""
+        same = And((evidence_of(finding), Not(Range(CHANGED, above=then.changed_at_s))))
+        wheres = {value: And((Equals("labels", f"{finding.label}={value}"), same)) for value, _ in then.values}
+        kept = {value: await self._library.count(where) for value, where in wheres.items()}
+        others = await self._library.count(same) - sum(kept.values())
+        return (*kept.items(), *([(OTHER, others)] if others else []))
+
     async def _renew(self) -> None:
         snapshot = await self._library.snapshot()
         if snapshot != self._snapshot:
-            labels = tuple(await self._library.labels())
-            self._snapshot, self._counts, self._labels = snapshot, {}, labels
+            self._snapshot, self._counts, self._kept, self._labels = snapshot, {}, {}, None
+
+    async def _label_names(self) -> tuple[str, ...]:
+        await self._renew()
+        if self._labels is None:
+            snapshot, labels = self._snapshot, tuple(await self._library.labels())
+            if snapshot != self._snapshot:
+                return labels
+            self._labels = labels
+        return self._labels
 
 
 def evidence_of(finding: Finding) -> Filter:

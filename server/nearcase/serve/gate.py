@@ -54,6 +54,8 @@ class Gate(grpc.aio.ServerInterceptor):
     def __init__(self, knows: Knows, clock: Clock, *, is_open: bool, limits: Limits | None = None) -> None:
         self._knows, self._is_open, self._limits = knows, is_open, limits
         self._refusals = _Refusals(clock)
+        self.on_refused: Callable[[str, NearcaseError, Context], None] | None = None
+        """Told of each call that ends here, with its method."""
 
     async def intercept_service(
         self,
@@ -106,10 +108,11 @@ class Gate(grpc.aio.ServerInterceptor):
     async def _admitted(self, method: str, metadata: Metadata, context: Context) -> AsyncIterator[_Held]:
         try:
             caller = await self._known(method, metadata, context)
-            enter(caller)
             with _holding(self._limits, caller) as held:
                 yield held
         except NearcaseError as error:  # ours: what the handler raised has become a status behind us
+            if self.on_refused:
+                self.on_refused(method, error, context)
             await abort(context, error)
         except grpc.aio.AbortError:
             raise
@@ -123,6 +126,7 @@ class Gate(grpc.aio.ServerInterceptor):
         except NotAllowed as error:
             self._refusals.tell(method, str(error), context)
             raise NotAllowed(STRANGER, reason="UNAUTHENTICATED") from None
+        enter(caller)
         if self._limits:
             self._limits.enter(caller)
         if not self._is_open and method and not may(caller.roles, method):

@@ -10,6 +10,7 @@ from nearcase.serve.canary import ENCODER, INDEX
 from nearcase.serve.metrics import Gauge, Gauges
 
 if TYPE_CHECKING:
+    from nearcase.serve.auditor import Auditor
     from nearcase.serve.drift import Drift
     from nearcase.serve.engine import Engine
     from nearcase.serve.health import Health
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 Values = dict[tuple[str, ...], float]
 
 
-def server_gauges(engine: Engine, health: Health, interceptor: ErrorInterceptor, reload: Reload) -> Gauges:
+def server_gauges(
+    engine: Engine, health: Health, interceptor: ErrorInterceptor, reload: Reload, auditor: Auditor | None
+) -> Gauges:
     """Returns what can be read of a running server."""
     parts = (
         _of_runtime(engine),
@@ -30,10 +33,16 @@ def server_gauges(engine: Engine, health: Health, interceptor: ErrorInterceptor,
     )
     gauges = [
         gauge
-        for part in (*parts, _of_drift(engine.metrics.drift), _of_children(engine), _of_findings(reload))
+        for part in (
+            *parts,
+            _of_audit(engine, auditor),
+            _of_drift(engine.metrics.drift),
+            _of_children(engine),
+            _of_findings(reload),
+        )
         for gauge in part
     ]
-    return Gauges(gauges, engine.batcher)
+    return Gauges(gauges, engine.batcher, engine.line)
 
 
 def _of_runtime(engine: Engine) -> list[Gauge]:
@@ -156,6 +165,18 @@ def _of_load(engine: Engine, interceptor: ErrorInterceptor) -> list[Gauge]:
     return [
         Gauge("in_progress", "Requests and adding streams in progress.", taken, ("kind",)),
         Gauge("bytes_in_flight", "Bytes of requests in progress.", lambda: _one(engine.flight.held_bytes)),
+    ]
+
+
+def _of_audit(engine: Engine, auditor: Auditor | None) -> list[Gauge]:
+    audit = engine.audit
+    if audit is None or auditor is None:
+        return []
+    return [
+        Gauge("audit_records", "Records of the audit trail.", lambda: _one(audit.chain.records), is_counter=True),
+        Gauge("audit_failures", "Events that could not be recorded.", lambda: _one(audit.failures), is_counter=True),
+        Gauge("audit_unsent", "Records that the collector does not have yet.", lambda: _one(auditor.unsent)),
+        Gauge("audit_writable", "0 while no record can be kept.", lambda: _one(not audit.problem)),
     ]
 
 

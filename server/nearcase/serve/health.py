@@ -81,8 +81,10 @@ class Health:
     async def _tell(self) -> None:
         has_index = self._index_answers and self.canary.broken != INDEX
         has_encoder = self.canary.broken != ENCODER
+        has_trail = self._engine.audit is None or not self._engine.audit.problem
         for service in SERVICES:
             is_serving = (has_index or service not in NEEDS_INDEX) and (has_encoder or service not in NEEDS_ENCODER)
+            is_serving = is_serving and has_trail  # without it every answer is held back
             self.serving[service] = is_serving
             await self.servicer.set(service, _Status.SERVING if is_serving else _Status.NOT_SERVING)
         await self.servicer.set("", _Status.NOT_SERVING if self.canary.is_stuck else _Status.SERVING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nearcase.errors import InvalidInput, NearcaseError, Unready
@@ -38,11 +39,20 @@ class Housekeeping:
         uploads: The unfinished files.
         clock: The time.
         retention_days: Days that a case is kept after it was added; 0 keeps all for ever.
+        on_erased: Told of each erasure that this did by itself.
     """
 
-    def __init__(self, tenants: Tenants, uploads: Uploads, clock: Clock, *, retention_days: float) -> None:
+    def __init__(
+        self,
+        tenants: Tenants,
+        uploads: Uploads,
+        clock: Clock,
+        *,
+        retention_days: float,
+        on_erased: Callable[[Erasure], None] = lambda _: None,
+    ) -> None:
         self._tenants, self._uploads, self._clock = tenants, uploads, clock
-        self._retention_days = retention_days
+        self._retention_days, self._on_erased = retention_days, on_erased
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -62,7 +72,8 @@ class Housekeeping:
             try:
                 await tenant.erasures.finish()
                 if self._retention_days:
-                    await erase_older(tenant, self._clock, self._retention_days, most=MOST_AT_ONCE)
+                    for done in await erase_older(tenant, self._clock, self._retention_days, most=MOST_AT_ONCE):
+                        self._on_erased(done)
             except NearcaseError as error:
                 log.warning("housekeeping did not end: %s (%s)", error, error.reason)
 

@@ -26,6 +26,7 @@ from nearcase.serve.life import (
     page_of_erasures,
     update_case,
 )
+from nearcase.serve.notes import notes
 from nearcase.serve.recall import state_to_proto, to_sample
 from nearcase.serve.transfer import export_cases, import_cases
 from nearcase.serve.uploads import Uploads, folder_size_bytes
@@ -61,6 +62,7 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
         """Returns one case."""
         names = check_case_mask(request.case_mask)
         case, _ = await self._engine.library.get(case_key(self._engine, request))
+        notes().shown([case])
         return library_pb2.GetCaseResponse(case=case_to_proto(case, names))
 
     async def ListCases(self, request: library_pb2.ListCasesRequest, context: Context) -> library_pb2.ListCasesResponse:
@@ -75,6 +77,8 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
             where=self._engine.privacy.where(where) if where else None,
             with_thumbnails="thumbnail_jpeg" in names,
         )
+        notes().asked("filter", request.filter.strip())
+        notes().shown(page.cases)
         return library_pb2.ListCasesResponse(
             cases=[case_to_proto(case, names) for case in page.cases],
             next_page_token=_write_token(page.next_cursor, where),
@@ -86,6 +90,7 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
     ) -> library_pb2.UpdateCaseResponse:
         """Corrects the labels and flags of a case."""
         case = await update_case(self._engine, request)
+        notes().shown([case])
         return library_pb2.UpdateCaseResponse(case=case_to_proto(case, check_case_mask(FieldMask())))
 
     async def MergePatients(

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from nearcase.errors import InvalidInput
 from nearcase.index.filters import Equals, Filter
 from nearcase.index.points import check_ids
+from nearcase.retrieve.cases import patient_key
 from nearcase.serve.annotations import check_text, read_correction
 from nearcase.serve.caller import current
 from nearcase.serve.housekeeping import erase_older
+from nearcase.serve.notes import notes
 from nearcase.v1 import library_pb2
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ async def merge_patients(engine: Engine, request: library_pb2.MergePatientsReque
             raise InvalidInput("expected the patient ids of two patients", field=name)
     if gone == stays:
         raise InvalidInput("expected two patients to merge, got one", field="into")
+    for key in (gone, stays):
+        notes().asked("patient", patient_key(key.patient_id, key.patient_id_issuer))
     changed_by = current().name or request.changed_by
     check_text(changed_by, "changed_by")
     patient = engine.privacy.patient
@@ -66,10 +70,20 @@ async def erase_cases(engine: Engine, request: library_pb2.EraseCasesRequest) ->
         InvalidInput: Nothing is named.
         Unready: It could not be done, or not be proven.
     """
+    done = await _erase(engine, request)
+    notes().count = sum(each.case_count for each in done)
+    notes().detail = " ".join(["erased", *(each.erasure_id for each in done)])
+    return done
+
+
+async def _erase(engine: Engine, request: library_pb2.EraseCasesRequest) -> list[Erasure]:
     kind = request.WhichOneof("target")
     if kind == "older_than_days":
+        notes().target = "retention"
         return await erase_older(engine.tenants.here(), engine.clock, request.older_than_days)
     if kind == "patient" and request.patient.patient_id:
+        notes().asked("patient", patient_key(request.patient.patient_id, request.patient.patient_id_issuer))
+        notes().target = kind
         where = engine.privacy.patient(request.patient.patient_id, request.patient.patient_id_issuer)
         done = await engine.erasures.erase(where, "patient")
         return [done] if done else []
@@ -78,6 +92,8 @@ async def erase_cases(engine: Engine, request: library_pb2.EraseCasesRequest) ->
         raise InvalidInput(message, field="target")
     if kind == "case_id":
         check_ids([request.case_id])
+    notes().asked(_TARGETS[kind], getattr(request, kind))
+    notes().target = _TARGETS[kind]
     done = await engine.erasures.erase(engine.privacy.where(Equals(kind, getattr(request, kind))), _TARGETS[kind])
     return [done] if done else []
 

@@ -24,6 +24,7 @@ from nearcase.serve.drift import Drift
 if TYPE_CHECKING:
     from nearcase.decide.fitted import Fitted
     from nearcase.encode.batcher import Batcher
+    from nearcase.serve.line import Line
     from nearcase.types import CaseFacts, Decision, Hit
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -118,10 +119,10 @@ class Gauge:
 
 
 class Gauges(Collector):
-    """Reads what others keep: the batcher, the index, the recall check, the canary."""
+    """Reads what others keep: the batcher, the line, the index, the recall check, the canary."""
 
-    def __init__(self, gauges: list[Gauge], batcher: Batcher) -> None:
-        self._gauges, self._batcher = gauges, batcher
+    def __init__(self, gauges: list[Gauge], batcher: Batcher, line: Line) -> None:
+        self._gauges, self._batcher, self._line = gauges, batcher, line
 
     def collect(self) -> Iterator[Metric]:
         """Yields every number as it is now."""
@@ -132,6 +133,9 @@ class Gauges(Collector):
                 family.add_metric(labels, value)
             yield family
         yield from _of_batcher(self._batcher)
+        says = "Requests that wait for a turn or were refused within a second, and images that wait for the encoder."
+        waiting = self._line.demand + self._batcher.waiting
+        yield GaugeMetricFamily("nearcase_encoder_queue", says, value=waiting)
 
 
 def _of_batcher(batcher: Batcher) -> Iterator[Metric]:
@@ -144,7 +148,6 @@ def _of_batcher(batcher: Batcher) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "nearcase_encoder_padding", "Places of batches that no image filled.", value=counts.padded
     )
-    yield GaugeMetricFamily("nearcase_encoder_queue", "Images that wait for the encoder.", value=batcher.waiting)
     yield GaugeMetricFamily("nearcase_encoder_running", "Batches in the encoder.", value=batcher.running)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ import grpc
 from nearcase.serve.caller import current
 from nearcase.serve.context import Context, Handler
 from nearcase.serve.gate import Sized, sized
+from nearcase.serve.interceptor import abort
 from nearcase.serve.logs import hashed
 from nearcase.serve.roles import NEEDED
 from nearcase.serve.trail import Trail, begin
@@ -26,12 +27,22 @@ if TYPE_CHECKING:
     from nearcase.clock import Clock
     from nearcase.serve.caller import Metadata
     from nearcase.serve.flight import Flight, Hold
+    from nearcase.serve.line import Line
     from nearcase.serve.metrics import Metrics
     from nearcase.serve.tracing import Tracing
 
 _REFUSALS = ("RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "PERMISSION_DENIED")
 _OURS = "/nearcase."
 BULK = ("v1.LibraryService/AddImages", "v1.LibraryService/ImportCases")
+
+IN_LINE = (
+    "v1.SearchService/Search",
+    "v1.SearchService/SearchStream",
+    "v1.DecisionService/Decide",
+    "v1.DecisionService/DecideStream",
+    "v1.EncoderService/EmbedImages",
+)
+"""Calls whose handlers wait in the line."""
 
 STREAMS = (*BULK, "v1.LibraryService/ExportCases")
 log = logging.getLogger(__name__)
@@ -59,14 +70,21 @@ class Observer(grpc.aio.ServerInterceptor):
         metrics: Where it counts.
         clock: For durations.
         flight: Room for the bytes of all requests.
+        line: The line before searches: who would be refused there is refused here, before the body is read.
         tracing: Where spans go; None sends none.
         slow_ms: A request that takes longer has a line in the log; 0 logs none. Streams of cases may take days.
     """
 
     def __init__(
-        self, metrics: Metrics, clock: Clock, flight: Flight, tracing: Tracing | None = None, slow_ms: float = 0.0
+        self,
+        metrics: Metrics,
+        clock: Clock,
+        flight: Flight,
+        line: Line,
+        tracing: Tracing | None = None,
+        slow_ms: float = 0.0,
     ) -> None:
-        self._metrics, self._clock, self._flight = metrics, clock, flight
+        self._metrics, self._clock, self._flight, self._line = metrics, clock, flight, line
         self._tracing, self._slow_ms = tracing, slow_ms
 
     async def intercept_service(
@@ -75,7 +93,10 @@ class Observer(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Wraps every handler of ours; strangers' names of calls are one name."""
-        handler, method = await continuation(handler_call_details), handler_call_details.method
+        method = handler_call_details.method
+        if method.removeprefix(_OURS) in IN_LINE and self._line.is_full:
+            return self._refusing(method.removeprefix(_OURS))
+        handler = await continuation(handler_call_details)
         if handler is None or not method.startswith(_OURS):
             return handler
         rpc, call = method.removeprefix(_OURS) if method in NEEDED else "unknown", cast(Any, handler)
@@ -87,7 +108,8 @@ class Observer(grpc.aio.ServerInterceptor):
 
     def _answering(self, inner: Any, rpc: str) -> Any:
         async def handle(requests: AsyncIterator[Sized], context: Context) -> Any:
-            with self._watched(rpc, context), self._flight.hold() as held:
+            arrival = self._line.arrival() if rpc in IN_LINE else nullcontext()
+            with self._watched(rpc, context), self._flight.hold() as held, arrival:
                 return await inner(_counted(requests, held), context)
 
         return handle
@@ -99,6 +121,15 @@ class Observer(grpc.aio.ServerInterceptor):
                     yield response
 
         return handle
+
+    def _refusing(self, rpc: str) -> Handler:
+        """Refuses before the message is read and before anything else is done: in an overload most calls end here."""
+
+        async def handle(_: AsyncIterator[bytes], context: Context) -> None:
+            with self._watched(rpc, context):
+                await abort(context, self._line.refuse())
+
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     @contextmanager
     def _watched(self, rpc: str, context: Context) -> Iterator[None]:

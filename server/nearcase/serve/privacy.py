@@ -82,10 +82,14 @@ class Privacy:
 
     def patient(self, patient_id: str, issuer: str) -> Filter:
         """Returns the filter for one patient, by the real id or by the pseudonym."""
+        return In("patient_key", self.patient_keys(patient_id, issuer))
+
+    def patient_keys(self, patient_id: str, issuer: str) -> tuple[str, ...]:
+        """Returns the keys that a patient has where the id is the real one, or the pseudonym."""
         keys = [patient_key(patient_id, issuer)]
         if self.pseudonyms is not None:
             keys.append(patient_key(self.pseudonyms.patient(patient_id, issuer), ""))
-        return In("patient_key", tuple(keys))
+        return tuple(keys)
 
     def where(self, where: Filter) -> Filter:
         """Returns a caller's filter, whose ids match what they are in the world and what they are in the library."""

@@ -27,8 +27,12 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._erased: list[Callable[[str], bool]] = []
-        for part in (folder / _PARTS).glob("*"):
-            part.unlink(missing_ok=True)
+        try:
+            for part in (folder / _PARTS).glob("*"):
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            message = f"the folder of records holds what was half written, which can not be removed: {error.strerror}"
+            raise Unready(message, reason="RECORD_NOT_KEPT") from error
 
     def keep(self, records: Sequence[Record]) -> None:
         """Returns when the records are on disk.
@@ -112,12 +116,22 @@ class Records:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, file)
+            for folder in (file.parent, self._folder):  # else the disk may forget the name, or the folder it is in
+                _sync(folder)
         except OSError:
             Path(part).unlink(missing_ok=True)
             raise
 
     def _file(self, record_id: str) -> Path:
         return self._folder / record_id[:2] / f"{record_id}.json"
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 MAX_REMEMBERED = 64

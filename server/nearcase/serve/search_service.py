@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 
 from nearcase.convert import check_case_mask, result_to_proto
 from nearcase.errors import InvalidInput
+from nearcase.retrieve.scope import Scope, SelfExclusion
 from nearcase.retrieve.search import search
+from nearcase.serve.caveats import caveats
 from nearcase.serve.chunks import receive
 from nearcase.serve.context import Context
 from nearcase.serve.engine import Engine
 from nearcase.serve.examples import Example, examples_of
+from nearcase.serve.notes import notes
 from nearcase.serve.scoping import to_scope, weight_of
-from nearcase.types import SearchResult, StageTimings
+from nearcase.types import Hit, SearchResult, StageTimings
 from nearcase.v1 import search_pb2, search_pb2_grpc
 
 MAX_EXAMPLES = 1024
@@ -45,12 +48,20 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         example = search_pb2.Example(image=data)
         if start.HasField("frame_number"):
             example.frame_number = start.frame_number
+        if start.HasField("facts"):
+            example.facts.CopyFrom(start.facts)
         request = search_pb2.SearchRequest(examples=[example], options=start.options)
         answer = await self._search(request, context, receive_ms)
         return search_pb2.SearchStreamResponse(response=answer)
 
     async def _search(
         self, request: search_pb2.SearchRequest, context: Context, receive_ms: float = 0.0
+    ) -> search_pb2.SearchResponse:
+        async with self._engine.line.turn():
+            return await self._found(request, context, receive_ms)
+
+    async def _found(
+        self, request: search_pb2.SearchRequest, context: Context, receive_ms: float
     ) -> search_pb2.SearchResponse:
         start_s = self._engine.clock.monotonic_s()
         scope, names = to_scope(request.options, request.examples), check_case_mask(request.options.case_mask)
@@ -65,11 +76,16 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             message = f"expected at most {MAX_IMAGES} images in one query, got {len(queries)}"
             raise InvalidInput(message, field="examples")
         found = await search(self._engine.index, queries, scope)
+        noted = notes()
+        noted.asked("filter", request.options.filter.strip())
+        noted.asked_about(query.case for query in queries)
+        noted.searched(found.hits, self._engine.library.known_snapshot)
         result = SearchResult(
             hits=found.hits,
             query_images=tuple(example.image for example in examples),
             encoder=self._engine.summary,
             candidate_count=found.candidate_count,
+            notes=_notes(examples, found.hits, scope),
         )
         now_s = self._engine.clock.monotonic_s()
         self._engine.took(search=(now_s - searched_s) * 1e3)
@@ -78,6 +94,13 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             timings = _timings(examples, now_s - searched_s, now_s - start_s, receive_ms)
             result = dataclasses.replace(result, timings=timings)
         return result_to_proto(result, names)
+
+
+def _notes(examples: Sequence[Example], hits: Sequence[Hit], scope: Scope) -> tuple[str, ...]:
+    """Words have no patient; nor does it matter whose the image is that nothing wanted looks like."""
+    if scope.self_exclusion is not SelfExclusion.PATIENT:
+        return ()
+    return caveats([each for one in examples if not one.is_words for each in one.queries if each.weight > 0], hits)
 
 
 def _check(options: search_pb2.SearchOptions) -> None:

@@ -19,6 +19,7 @@ from nearcase.exchange.rows import check_stored
 from nearcase.index.filter_text import parse
 from nearcase.index.points import check_ids
 from nearcase.retrieve.bulk import pages
+from nearcase.serve.notes import notes
 from nearcase.transfers import ImportCounts, LibraryIdentity, StoredCase
 from nearcase.v1.library_pb2 import (
     ExportCasesRequest,
@@ -58,7 +59,10 @@ async def export_cases(engine: Engine, request: ExportCasesRequest) -> AsyncIter
         case_count=await engine.library.count(where),
     )
     yield ExportCasesResponse(identity=identity_to_proto(identity))
+    notes().library = identity.snapshot
+    notes().asked("filter", request.filter.strip())
     async for page in pages(engine.index, where=where, after=after, page_size=PAGE_CASES):
+        notes().shown(stored.case for stored in page)
         for message in batches(page):
             yield ExportCasesResponse(cases=message)
 
@@ -122,6 +126,7 @@ async def _take(
 
 async def _commit(engine: Engine, batches: Sequence[Batch]) -> list[ImportCounts]:
     cases = [stored for batch in batches for stored in batch]
+    notes().shown(stored.case for stored in cases)
     outcomes = iter(await engine.library.put(cases, engine.erasures.is_erased) if cases else ())
     return [sum((next(outcomes) for _ in batch), ImportCounts()) for batch in batches]
 

@@ -318,6 +318,7 @@ class DecideOptions(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
     CASE_MASK_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATE_SIMILARITY_FIELD_NUMBER: _builtins.int
     finding: _builtins.str
     """The finding by name; empty is all findings in scope."""
     prevalence: _builtins.float
@@ -326,6 +327,10 @@ class DecideOptions(_message.Message):
     """Which prior cases may be evidence, in the filter language of docs/filters.md."""
     k: _builtins.int
     """How many labelled cases to weigh, 1 to 1000; 0 is the finding's own number."""
+    near_duplicate_similarity: _builtins.float
+    """Leave out images at or above this cosine to the query: copies of it under another name; 0.9 to 1, for example 0.99;
+    unset leaves out none. No call is made then, since the operating points were fitted with such images.
+    """
     @_builtins.property
     def operating_point(self) -> Global___OperatingPointChoice:
         """How sure the decision must be; unset takes the finding's default point."""
@@ -343,13 +348,19 @@ class DecideOptions(_message.Message):
         filter: _builtins.str = ...,
         k: _builtins.int = ...,
         case_mask: _field_mask_pb2.FieldMask | None = ...,
+        near_duplicate_similarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_prevalence", b"_prevalence", "case_mask", b"case_mask", "operating_point", b"operating_point", "prevalence", b"prevalence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_near_duplicate_similarity", b"_near_duplicate_similarity", "_prevalence", b"_prevalence", "case_mask", b"case_mask", "near_duplicate_similarity", b"near_duplicate_similarity", "operating_point", b"operating_point", "prevalence", b"prevalence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prevalence", b"_prevalence", "case_mask", b"case_mask", "filter", b"filter", "finding", b"finding", "k", b"k", "operating_point", b"operating_point", "prevalence", b"prevalence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_near_duplicate_similarity", b"_near_duplicate_similarity", "_prevalence", b"_prevalence", "case_mask", b"case_mask", "filter", b"filter", "finding", b"finding", "k", b"k", "near_duplicate_similarity", b"near_duplicate_similarity", "operating_point", b"operating_point", "prevalence", b"prevalence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__near_duplicate_similarity: _TypeAlias = _typing.Literal["near_duplicate_similarity"]  # noqa: Y015
+    _WhichOneofArgType__near_duplicate_similarity: _TypeAlias = _typing.Literal["_near_duplicate_similarity", b"_near_duplicate_similarity"]  # noqa: Y015
     _WhichOneofReturnType__prevalence: _TypeAlias = _typing.Literal["prevalence"]  # noqa: Y015
     _WhichOneofArgType__prevalence: _TypeAlias = _typing.Literal["_prevalence", b"_prevalence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__near_duplicate_similarity) -> _WhichOneofReturnType__near_duplicate_similarity | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prevalence) -> _WhichOneofReturnType__prevalence | None: ...
 
 Global___DecideOptions: _TypeAlias = DecideOptions  # noqa: Y015
@@ -392,6 +403,7 @@ class DecideRequest(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     FRAME_NUMBER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
     """A DICOM, PNG or JPEG file, whole."""
     case_id: _builtins.str
@@ -412,6 +424,12 @@ class DecideRequest(_message.Message):
     def options(self) -> Global___DecideOptions:
         """What is asked."""
 
+    @_builtins.property
+    def facts(self) -> _types_pb2.CaseFacts:
+        """What is known of the files besides what they state: the patient, whose cases are left out, age, sex, modality, body
+        part. A file that states otherwise is refused. Not for what the library holds, which has its facts there.
+        """
+
     def __init__(
         self,
         *,
@@ -423,10 +441,11 @@ class DecideRequest(_message.Message):
         files: Global___ImageFiles | None = ...,
         frame_number: _builtins.int | None = ...,
         options: Global___DecideOptions | None = ...,
+        facts: _types_pb2.CaseFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "files", b"files", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "facts", b"facts", "files", b"files", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "files", b"files", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "case_id", b"case_id", "facts", b"facts", "files", b"files", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "options", b"options", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_number: _TypeAlias = _typing.Literal["frame_number"]  # noqa: Y015
     _WhichOneofArgType__frame_number: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number"]  # noqa: Y015
@@ -773,6 +792,7 @@ class DecideResponse(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     QUERY_IMAGE_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """One decision for each finding asked."""
@@ -785,16 +805,23 @@ class DecideResponse(_message.Message):
     def encoder(self) -> _types_pb2.EncoderSummary:
         """The encoder that decided what "similar" means."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to know before the evidence is believed, one sentence each: that no patient is stated, so that none could be
+        left out, or that a case is all but the query's own picture.
+        """
+
     def __init__(
         self,
         *,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
         query_image: _types_pb2.QueryImage | None = ...,
         encoder: _types_pb2.EncoderSummary | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "query_image", b"query_image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "encoder", b"encoder", "query_image", b"query_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "encoder", b"encoder", "notes", b"notes", "query_image", b"query_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -841,6 +868,7 @@ class DecideStreamStart(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FRAME_NUMBER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Size of the whole file in bytes."""
     frame_number: _builtins.int
@@ -849,16 +877,21 @@ class DecideStreamStart(_message.Message):
     def options(self) -> Global___DecideOptions:
         """What is asked."""
 
+    @_builtins.property
+    def facts(self) -> _types_pb2.CaseFacts:
+        """What is known of the file besides what it states."""
+
     def __init__(
         self,
         *,
         size_bytes: _builtins.int = ...,
         frame_number: _builtins.int | None = ...,
         options: Global___DecideOptions | None = ...,
+        facts: _types_pb2.CaseFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "frame_number", b"frame_number", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "facts", b"facts", "frame_number", b"frame_number", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "frame_number", b"frame_number", "options", b"options", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "facts", b"facts", "frame_number", b"frame_number", "options", b"options", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_number: _TypeAlias = _typing.Literal["frame_number"]  # noqa: Y015
     _WhichOneofArgType__frame_number: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number"]  # noqa: Y015

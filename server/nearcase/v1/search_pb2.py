@@ -26,37 +26,37 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from nearcase.v1 import types_pb2 as nearcase_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nearcase/v1/search.proto\x12\x0bnearcase.v1\x1a google/protobuf/field_mask.proto\x1a\x17nearcase/v1/types.proto\"\x84\x02\n\x07\x45xample\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x63\x61se_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cinstance_uid\x18\x03 \x01(\tH\x00\x12\x14\n\nseries_uid\x18\x04 \x01(\tH\x00\x12\x13\n\tstudy_uid\x18\x05 \x01(\tH\x00\x12\x0e\n\x04text\x18\x06 \x01(\tH\x00\x12,\n\x06vector\x18\t \x01(\x0b\x32\x1a.nearcase.v1.EncodedVectorH\x00\x12\x19\n\x0c\x66rame_number\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06weight\x18\x08 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06sourceB\x0f\n\r_frame_numberB\t\n\x07_weight\"^\n\rEncodedVector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x16\n\x0e\x65ncoder_sha256\x18\x02 \x01(\t\x12%\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x16.nearcase.v1.CaseFacts\"\xae\x03\n\rSearchOptions\x12\t\n\x01k\x18\x01 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x1b\n\x0emin_similarity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x32\n\x0eself_exclusion\x18\x04 \x01(\x0e\x32\x1a.nearcase.v1.SelfExclusion\x12-\n\tcase_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\'\n\x08grouping\x18\x06 \x01(\x0e\x32\x15.nearcase.v1.Grouping\x12\x30\n\rseries_method\x18\x07 \x01(\x0e\x32\x19.nearcase.v1.SeriesMethod\x12\x11\n\tdiversity\x18\x08 \x01(\x01\x12\x14\n\x0cwith_timings\x18\t \x01(\x08\x12&\n\x19near_duplicate_similarity\x18\n \x01(\x01H\x01\x88\x01\x01\x12%\n\x07pooling\x18\x0b \x01(\x0e\x32\x14.nearcase.v1.PoolingB\x11\n\x0f_min_similarityB\x1c\n\x1a_near_duplicate_similarity\"d\n\rSearchRequest\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.nearcase.v1.Example\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.nearcase.v1.SearchOptions\"\xd2\x01\n\x0eSearchResponse\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.nearcase.v1.Hit\x12-\n\x0cquery_images\x18\x02 \x03(\x0b\x32\x17.nearcase.v1.QueryImage\x12,\n\x07\x65ncoder\x18\x03 \x01(\x0b\x32\x1b.nearcase.v1.EncoderSummary\x12\x17\n\x0f\x63\x61ndidate_count\x18\x04 \x01(\x03\x12*\n\x07timings\x18\x05 \x01(\x0b\x32\x19.nearcase.v1.StageTimings\"w\n\x13SearchStreamRequest\x12/\n\x05start\x18\x01 \x01(\x0b\x32\x1e.nearcase.v1.SearchStreamStartH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.nearcase.v1.FileChunkH\x00\x42\x06\n\x04part\"\x80\x01\n\x11SearchStreamStart\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x19\n\x0c\x66rame_number\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.nearcase.v1.SearchOptionsB\x0f\n\r_frame_number\"E\n\x14SearchStreamResponse\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x1b.nearcase.v1.SearchResponse*~\n\rSelfExclusion\x12\x1e\n\x1aSELF_EXCLUSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SELF_EXCLUSION_PATIENT\x10\x01\x12\x18\n\x14SELF_EXCLUSION_STUDY\x10\x02\x12\x17\n\x13SELF_EXCLUSION_NONE\x10\x03*z\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x15\n\x11GROUPING_INSTANCE\x10\x01\x12\x13\n\x0fGROUPING_SERIES\x10\x02\x12\x12\n\x0eGROUPING_STUDY\x10\x03\x12\x14\n\x10GROUPING_PATIENT\x10\x04*\x92\x01\n\x0cSeriesMethod\x12\x1d\n\x19SERIES_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERIES_METHOD_FREQUENCY\x10\x01\x12\x15\n\x11SERIES_METHOD_MAX\x10\x02\x12\x15\n\x11SERIES_METHOD_SUM\x10\x03\x12\x18\n\x14SERIES_METHOD_POOLED\x10\x04*Y\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x12\n\x0ePOOLING_MEDIAN\x10\x02\x12\x0f\n\x0bPOOLING_MAX\x10\x03\x32\xa9\x01\n\rSearchService\x12\x41\n\x06Search\x12\x1a.nearcase.v1.SearchRequest\x1a\x1b.nearcase.v1.SearchResponse\x12U\n\x0cSearchStream\x12 .nearcase.v1.SearchStreamRequest\x1a!.nearcase.v1.SearchStreamResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nearcase/v1/search.proto\x12\x0bnearcase.v1\x1a google/protobuf/field_mask.proto\x1a\x17nearcase/v1/types.proto\"\xab\x02\n\x07\x45xample\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x63\x61se_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cinstance_uid\x18\x03 \x01(\tH\x00\x12\x14\n\nseries_uid\x18\x04 \x01(\tH\x00\x12\x13\n\tstudy_uid\x18\x05 \x01(\tH\x00\x12\x0e\n\x04text\x18\x06 \x01(\tH\x00\x12,\n\x06vector\x18\t \x01(\x0b\x32\x1a.nearcase.v1.EncodedVectorH\x00\x12\x19\n\x0c\x66rame_number\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06weight\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12%\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x16.nearcase.v1.CaseFactsB\x08\n\x06sourceB\x0f\n\r_frame_numberB\t\n\x07_weight\"^\n\rEncodedVector\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x16\n\x0e\x65ncoder_sha256\x18\x02 \x01(\t\x12%\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x16.nearcase.v1.CaseFacts\"\xae\x03\n\rSearchOptions\x12\t\n\x01k\x18\x01 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x1b\n\x0emin_similarity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x32\n\x0eself_exclusion\x18\x04 \x01(\x0e\x32\x1a.nearcase.v1.SelfExclusion\x12-\n\tcase_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\'\n\x08grouping\x18\x06 \x01(\x0e\x32\x15.nearcase.v1.Grouping\x12\x30\n\rseries_method\x18\x07 \x01(\x0e\x32\x19.nearcase.v1.SeriesMethod\x12\x11\n\tdiversity\x18\x08 \x01(\x01\x12\x14\n\x0cwith_timings\x18\t \x01(\x08\x12&\n\x19near_duplicate_similarity\x18\n \x01(\x01H\x01\x88\x01\x01\x12%\n\x07pooling\x18\x0b \x01(\x0e\x32\x14.nearcase.v1.PoolingB\x11\n\x0f_min_similarityB\x1c\n\x1a_near_duplicate_similarity\"d\n\rSearchRequest\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.nearcase.v1.Example\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.nearcase.v1.SearchOptions\"\xe1\x01\n\x0eSearchResponse\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.nearcase.v1.Hit\x12-\n\x0cquery_images\x18\x02 \x03(\x0b\x32\x17.nearcase.v1.QueryImage\x12,\n\x07\x65ncoder\x18\x03 \x01(\x0b\x32\x1b.nearcase.v1.EncoderSummary\x12\x17\n\x0f\x63\x61ndidate_count\x18\x04 \x01(\x03\x12*\n\x07timings\x18\x05 \x01(\x0b\x32\x19.nearcase.v1.StageTimings\x12\r\n\x05notes\x18\x06 \x03(\t\"w\n\x13SearchStreamRequest\x12/\n\x05start\x18\x01 \x01(\x0b\x32\x1e.nearcase.v1.SearchStreamStartH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.nearcase.v1.FileChunkH\x00\x42\x06\n\x04part\"\xa7\x01\n\x11SearchStreamStart\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x19\n\x0c\x66rame_number\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.nearcase.v1.SearchOptions\x12%\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32\x16.nearcase.v1.CaseFactsB\x0f\n\r_frame_number\"E\n\x14SearchStreamResponse\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x1b.nearcase.v1.SearchResponse*~\n\rSelfExclusion\x12\x1e\n\x1aSELF_EXCLUSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SELF_EXCLUSION_PATIENT\x10\x01\x12\x18\n\x14SELF_EXCLUSION_STUDY\x10\x02\x12\x17\n\x13SELF_EXCLUSION_NONE\x10\x03*z\n\x08Grouping\x12\x18\n\x14GROUPING_UNSPECIFIED\x10\x00\x12\x15\n\x11GROUPING_INSTANCE\x10\x01\x12\x13\n\x0fGROUPING_SERIES\x10\x02\x12\x12\n\x0eGROUPING_STUDY\x10\x03\x12\x14\n\x10GROUPING_PATIENT\x10\x04*\x92\x01\n\x0cSeriesMethod\x12\x1d\n\x19SERIES_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERIES_METHOD_FREQUENCY\x10\x01\x12\x15\n\x11SERIES_METHOD_MAX\x10\x02\x12\x15\n\x11SERIES_METHOD_SUM\x10\x03\x12\x18\n\x14SERIES_METHOD_POOLED\x10\x04*Y\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x12\n\x0ePOOLING_MEDIAN\x10\x02\x12\x0f\n\x0bPOOLING_MAX\x10\x03\x32\xa9\x01\n\rSearchService\x12\x41\n\x06Search\x12\x1a.nearcase.v1.SearchRequest\x1a\x1b.nearcase.v1.SearchResponse\x12U\n\x0cSearchStream\x12 .nearcase.v1.SearchStreamRequest\x1a!.nearcase.v1.SearchStreamResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nearcase.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SELFEXCLUSION']._serialized_start=1530
-  _globals['_SELFEXCLUSION']._serialized_end=1656
-  _globals['_GROUPING']._serialized_start=1658
-  _globals['_GROUPING']._serialized_end=1780
-  _globals['_SERIESMETHOD']._serialized_start=1783
-  _globals['_SERIESMETHOD']._serialized_end=1929
-  _globals['_POOLING']._serialized_start=1931
-  _globals['_POOLING']._serialized_end=2020
+  _globals['_SELFEXCLUSION']._serialized_start=1623
+  _globals['_SELFEXCLUSION']._serialized_end=1749
+  _globals['_GROUPING']._serialized_start=1751
+  _globals['_GROUPING']._serialized_end=1873
+  _globals['_SERIESMETHOD']._serialized_start=1876
+  _globals['_SERIESMETHOD']._serialized_end=2022
+  _globals['_POOLING']._serialized_start=2024
+  _globals['_POOLING']._serialized_end=2113
   _globals['_EXAMPLE']._serialized_start=101
-  _globals['_EXAMPLE']._serialized_end=361
-  _globals['_ENCODEDVECTOR']._serialized_start=363
-  _globals['_ENCODEDVECTOR']._serialized_end=457
-  _globals['_SEARCHOPTIONS']._serialized_start=460
-  _globals['_SEARCHOPTIONS']._serialized_end=890
-  _globals['_SEARCHREQUEST']._serialized_start=892
-  _globals['_SEARCHREQUEST']._serialized_end=992
-  _globals['_SEARCHRESPONSE']._serialized_start=995
-  _globals['_SEARCHRESPONSE']._serialized_end=1205
-  _globals['_SEARCHSTREAMREQUEST']._serialized_start=1207
-  _globals['_SEARCHSTREAMREQUEST']._serialized_end=1326
-  _globals['_SEARCHSTREAMSTART']._serialized_start=1329
-  _globals['_SEARCHSTREAMSTART']._serialized_end=1457
-  _globals['_SEARCHSTREAMRESPONSE']._serialized_start=1459
-  _globals['_SEARCHSTREAMRESPONSE']._serialized_end=1528
-  _globals['_SEARCHSERVICE']._serialized_start=2023
-  _globals['_SEARCHSERVICE']._serialized_end=2192
+  _globals['_EXAMPLE']._serialized_end=400
+  _globals['_ENCODEDVECTOR']._serialized_start=402
+  _globals['_ENCODEDVECTOR']._serialized_end=496
+  _globals['_SEARCHOPTIONS']._serialized_start=499
+  _globals['_SEARCHOPTIONS']._serialized_end=929
+  _globals['_SEARCHREQUEST']._serialized_start=931
+  _globals['_SEARCHREQUEST']._serialized_end=1031
+  _globals['_SEARCHRESPONSE']._serialized_start=1034
+  _globals['_SEARCHRESPONSE']._serialized_end=1259
+  _globals['_SEARCHSTREAMREQUEST']._serialized_start=1261
+  _globals['_SEARCHSTREAMREQUEST']._serialized_end=1380
+  _globals['_SEARCHSTREAMSTART']._serialized_start=1383
+  _globals['_SEARCHSTREAMSTART']._serialized_end=1550
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_start=1552
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_end=1621
+  _globals['_SEARCHSERVICE']._serialized_start=2116
+  _globals['_SEARCHSERVICE']._serialized_end=2285
 # @@protoc_insertion_point(module_scope)

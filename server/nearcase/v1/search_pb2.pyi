@@ -162,6 +162,7 @@ class Example(_message.Message):
     VECTOR_FIELD_NUMBER: _builtins.int
     FRAME_NUMBER_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
     """A DICOM, PNG or JPEG file, whole."""
     case_id: _builtins.str
@@ -182,6 +183,12 @@ class Example(_message.Message):
     def vector(self) -> Global___EncodedVector:
         """An embedding that the server's encoder made before."""
 
+    @_builtins.property
+    def facts(self) -> _types_pb2.CaseFacts:
+        """What is known of a file besides what it states: the patient, whose cases are left out, and others. A file that
+        states otherwise is refused. For files alone: a stored case has its facts in the library, a vector has its own.
+        """
+
     def __init__(
         self,
         *,
@@ -194,10 +201,11 @@ class Example(_message.Message):
         vector: Global___EncodedVector | None = ...,
         frame_number: _builtins.int | None = ...,
         weight: _builtins.float | None = ...,
+        facts: _types_pb2.CaseFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "facts", b"facts", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "_weight", b"_weight", "case_id", b"case_id", "facts", b"facts", "frame_number", b"frame_number", "image", b"image", "instance_uid", b"instance_uid", "series_uid", b"series_uid", "source", b"source", "study_uid", b"study_uid", "text", b"text", "vector", b"vector", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_number: _TypeAlias = _typing.Literal["frame_number"]  # noqa: Y015
     _WhichOneofArgType__frame_number: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number"]  # noqa: Y015
@@ -364,6 +372,7 @@ class SearchResponse(_message.Message):
     ENCODER_FIELD_NUMBER: _builtins.int
     CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     candidate_count: _builtins.int
     """How many cases were in scope: matching the filter and not excluded."""
     @_builtins.property
@@ -382,6 +391,12 @@ class SearchResponse(_message.Message):
     def timings(self) -> _types_pb2.StageTimings:
         """Wall time by stage, if it was asked for."""
 
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to know before the evidence is believed, one sentence each: that no patient is stated, so that none could be
+        left out, or that a case is all but the query's own picture.
+        """
+
     def __init__(
         self,
         *,
@@ -390,10 +405,11 @@ class SearchResponse(_message.Message):
         encoder: _types_pb2.EncoderSummary | None = ...,
         candidate_count: _builtins.int = ...,
         timings: _types_pb2.StageTimings | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_count", b"candidate_count", "encoder", b"encoder", "hits", b"hits", "query_images", b"query_images", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_count", b"candidate_count", "encoder", b"encoder", "hits", b"hits", "notes", b"notes", "query_images", b"query_images", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,6 +456,7 @@ class SearchStreamStart(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FRAME_NUMBER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Size of the whole file in bytes."""
     frame_number: _builtins.int
@@ -448,16 +465,21 @@ class SearchStreamStart(_message.Message):
     def options(self) -> Global___SearchOptions:
         """What to find and what to return."""
 
+    @_builtins.property
+    def facts(self) -> _types_pb2.CaseFacts:
+        """What is known of the file besides what it states."""
+
     def __init__(
         self,
         *,
         size_bytes: _builtins.int = ...,
         frame_number: _builtins.int | None = ...,
         options: Global___SearchOptions | None = ...,
+        facts: _types_pb2.CaseFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "frame_number", b"frame_number", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "facts", b"facts", "frame_number", b"frame_number", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "frame_number", b"frame_number", "options", b"options", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number", "facts", b"facts", "frame_number", b"frame_number", "options", b"options", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frame_number: _TypeAlias = _typing.Literal["frame_number"]  # noqa: Y015
     _WhichOneofArgType__frame_number: _TypeAlias = _typing.Literal["_frame_number", b"_frame_number"]  # noqa: Y015

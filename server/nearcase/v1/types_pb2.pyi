@@ -423,7 +423,7 @@ class QueryImage(_message.Message):
     """Images that this stands for: all of a stored series or study, of which facts are what they state alike."""
     @_builtins.property
     def facts(self) -> Global___CaseFacts:
-        """What the file says."""
+        """What the file says and, where it is silent, what the request gave."""
 
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

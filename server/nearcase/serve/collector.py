@@ -1,0 +1,31 @@
+"""The sending of the audit trail, as the settings say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearcase.audit.forwarder import Forwarder, Place
+from nearcase.audit.syslog import Collector
+
+if TYPE_CHECKING:
+    from nearcase.audit.trail import AuditTrail
+    from nearcase.settings import Settings
+
+
+def forwarder_of(settings: Settings, trail: AuditTrail) -> Forwarder | None:
+    """Returns what sends a trail; None where there is no collector.
+
+    Where nothing was ever sent it begins with what comes now: what was before has its own export.
+
+    Raises:
+        InvalidInput: A certificate can not be used.
+    """
+    if not settings.audit_syslog:
+        return None
+    host, _, port = settings.audit_syslog.rpartition(":")
+    files = (settings.audit_syslog_ca, settings.audit_syslog_certificate, settings.audit_syslog_key)
+    collector = Collector(host.strip("[]"), int(port), *files)
+    collector.context()
+    chain = trail.chain
+    begin = Place(chain.head.seq, chain.head.file, chain.head.end)
+    return Forwarder(chain.folder, collector, lambda: chain.head.seq, begin)

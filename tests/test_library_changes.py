@@ -1,0 +1,195 @@
+"""What a fit notices of its library afterwards: relabelled, replaced, added and removed cases, each counted."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from decisions import ASKED
+from made_library import CARD, POINT, add, declare, fill, finding_text, fitted_on, made_cases, opened, reference_of
+from serving import serving_here
+
+from nearcase.decide.decision import Context, decide
+from nearcase.decide.findings import read_finding
+from nearcase.decide.fitted import Fitted, Library
+from nearcase.decide.record import read_record, redacted, replay, write_record
+from nearcase.index.filters import Equals, In
+from nearcase.retrieve.corrections import Correction
+from nearcase.retrieve.library import Library as StoredLibrary
+from nearcase.retrieve.search import Found, Query, Scope, search
+from nearcase.serve import deciding
+from nearcase.serve.findings import Findings, evidence_of
+from nearcase.types import Call, Decision
+from nearcase.v1 import decision_pb2, decision_pb2_grpc
+
+CASES = made_cases(patients=80)  # 160 cases, 64 of them with a mass
+POSITIVE = next(case for case, _ in CASES if case.labels["mass"] == "1")
+NEGATIVE = next(case for case, _ in CASES if case.labels["mass"] == "0")
+
+
+def text_of(allowed: float) -> str:
+    return finding_text("mass", f"[abstain]\nlibrary_change = {allowed!r}\n").replace(
+        'version = "1"\n', f'version = "1"\n{POINT}'
+    )
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> Fitted:
+    fill(tmp_path, CASES)
+    text = text_of(1.0)
+    return fitted_on(reference_of(tmp_path, text), text, familiarity=None)
+
+
+async def decided(library: StoredLibrary, fitted: Fitted, allowed: float) -> Decision:
+    """As the server does, with a query of no patient; its record alone gives the same decision."""
+    finding = read_finding(text_of(allowed), "mass.toml")
+    findings = Findings({"mass": (finding, fitted)}, library)
+    case, vector = CASES[0]
+    scope = Scope(k=25, where=evidence_of(finding))
+    query = Query(dataclasses.replace(case, facts=dataclasses.replace(case.facts, patient_id="", modality="")), vector)
+    found = await search(library._index, [query], scope)
+    context = Context(
+        encoder=CARD.identity,
+        library=Library(await library.snapshot(), await findings.labelled_count(finding)),
+        labelled_count=found.candidate_count,
+        secret=bytes(32),
+        kept=await findings.kept(finding, fitted),
+    )
+    made = decide(finding, fitted, found.hits, dataclasses.replace(ASKED, vector=vector), context)
+    again = replay(read_record(write_record(made.record)))
+    assert redacted(again) == redacted(made.decision)
+    return made.decision
+
+
+async def relabel(library: StoredLibrary, value_of: dict[str, str]) -> None:
+    for case_id, value in value_of.items():
+        await library.update(case_id, Correction(labels={"mass": value}, changed_by="a reader"))
+
+
+async def noticed(library: StoredLibrary, fitted: Fitted, share: float) -> str:
+    """Asserts that this share of the fit's 160 cases changed, no more and no less, and returns the sentence."""
+    below, above = await decided(library, fitted, share - 1e-6), await decided(library, fitted, share + 1e-6)
+    assert (below.call, below.abstain_reason) == (Call.ABSTAIN, "LIBRARY_CHANGED")
+    assert above.call is not Call.ABSTAIN
+    return below.explanation
+
+
+async def test_an_untouched_library_is_the_fitted_one(tmp_path: Path, fitted: Fitted) -> None:
+    library = await opened(tmp_path)
+    assert fitted.library.values == (("0", 96), ("1", 64))
+    assert (await decided(library, fitted, 0.0)).call is not Call.ABSTAIN
+    await library.close()
+
+
+async def test_two_labels_that_change_places_are_two_cases_gone_and_two_that_came(
+    tmp_path: Path, fitted: Fitted
+) -> None:
+    library = await opened(tmp_path)
+    await relabel(library, {POSITIVE.case_id: "0", NEGATIVE.case_id: "1"})
+    told = await noticed(library, fitted, 4 / 160)
+    assert "of 160 labelled cases 2 are gone or changed, and 2 came or changed" in told
+    assert (await decided(library, fitted, 0.0)).abstain_reason == "LIBRARY_CHANGED"
+    await library.close()
+
+
+async def test_all_labels_that_change_places_are_beyond_every_allowance(tmp_path: Path, fitted: Fitted) -> None:
+    library = await opened(tmp_path)
+    await relabel(library, {case.case_id: "10"[int(case.labels["mass"])] for case, _ in CASES})
+    decision = await decided(library, fitted, 1.0)
+    assert decision.abstain_reason == "LIBRARY_CHANGED"
+    assert "160 are gone or changed, and 160 came or changed" in decision.explanation
+    await library.close()
+
+
+async def test_cases_replaced_one_for_one_are_noticed(tmp_path: Path, fitted: Fitted) -> None:
+    library = await opened(tmp_path)
+    gone = [case.case_id for case, _ in CASES if case.facts.patient_id in ("P0", "P3")]
+    new = [(case, vector) for case, vector in made_cases(seed=9) if case.facts.patient_id in ("P100", "P103")]
+    await library.erase(In("case_id", tuple(gone)), _ignore)
+    for case, vector in new:
+        await add(library, case, vector)
+    assert await library.count() == len(CASES)
+    assert "4 are gone or changed, and 4 came" in await noticed(library, fitted, 8 / 160)
+    await library.close()
+
+
+async def test_additions_removals_and_flags_count_once(tmp_path: Path, fitted: Fitted) -> None:
+    library = await opened(tmp_path)
+    for case, vector in made_cases(seed=9)[:4]:
+        await add(library, case, vector)
+    assert "0 are gone or changed, and 4 came" in await noticed(library, fitted, 4 / 160)
+    await library.update(POSITIVE.case_id, Correction(set_flags=("excluded",)))
+    assert "1 are gone or changed, and 4 came" in await noticed(library, fitted, 5 / 160)
+    await library.update(POSITIVE.case_id, Correction(clear_flags=("excluded",)))
+    assert "1 are gone or changed, and 5 came" in await noticed(library, fitted, 6 / 160)
+    await library.update(NEGATIVE.case_id, Correction(labels={"mass": ""}))
+    assert "2 are gone or changed, and 5 came" in await noticed(library, fitted, 7 / 160)
+    await library.close()
+
+
+async def test_a_fit_on_a_changed_library_knows_its_last_change(tmp_path: Path, fitted: Fitted) -> None:
+    library = await opened(tmp_path)
+    await relabel(library, {POSITIVE.case_id: "0"})
+    await library.close()
+    text = text_of(1.0)
+    reference = await asyncio.to_thread(reference_of, tmp_path, text)
+    again = fitted_on(reference, text, familiarity=None)
+    assert again.library.changed_at_s > 1e9 > fitted.library.changed_at_s == 0.0
+    library = await opened(tmp_path)
+    assert (await decided(library, again, 0.0)).call is not Call.ABSTAIN
+    await relabel(library, {NEGATIVE.case_id: "1"})
+    await noticed(library, again, 2 / 160)
+    await library.close()
+
+
+async def test_another_library_of_as_many_cases_is_noticed(tmp_path: Path, fitted: Fitted) -> None:
+    others = [
+        (dataclasses.replace(case, labels={"mass": str(int(at % 2))}), vector)
+        for at, (case, vector) in enumerate(made_cases(seed=5, patients=80))
+    ]
+    await asyncio.to_thread(fill, tmp_path / "other", others)
+    library = await opened(tmp_path / "other")
+    assert "16 are gone or changed, and 16 came" in await noticed(library, fitted, 32 / 160)
+    await library.close()
+
+
+async def _ignore(cases: object) -> None:
+    return None
+
+
+@pytest.mark.system
+async def test_a_record_never_names_a_library_that_was_not_searched(
+    tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library grows in every search, however often it is repeated."""
+    declare(tmp_path / "findings", text_of(1.0), fitted)
+    extra = iter(made_cases(seed=9))
+    async with (
+        serving_here(tmp_path, findings=tmp_path / "findings") as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        library = app.engine.tenants.here().library
+        stub = decision_pb2_grpc.DecisionServiceStub(channel)
+
+        async def growing(*asked: object) -> Found:
+            found = await search(*asked)  # type: ignore[arg-type]
+            await add(library, *next(extra))
+            return found
+
+        async def ask() -> tuple[str, str]:
+            options = decision_pb2.DecideOptions(finding="mass")
+            answer = await stub.Decide(decision_pb2.DecideRequest(case_id=POSITIVE.case_id, options=options))
+            kept = await stub.GetRecord(decision_pb2.GetRecordRequest(record_id=answer.decisions[0].record_id))
+            return read_record(kept.record).basis.library.snapshot, answer.decisions[0].abstain_reason
+
+        assert await ask() == (fitted.library.snapshot, "")
+        monkeypatch.setattr(deciding, "search", growing)
+        assert await ask() == ("", "")  # three came, which is allowed; the state that was searched has no name
+        monkeypatch.undo()
+        assert await ask() == (await library.snapshot(), "")
+        assert await library.count(Equals("labels", "mass=1")) > 64
+        assert np.isclose(await library.count(), 163)
