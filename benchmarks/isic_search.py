@@ -25,8 +25,8 @@ from vectors.tables import markdown, put, verdict
 from nearcase.demo.server import running_server
 from nearcase.encode.card import default_encoder_folder, read_card
 from nearcase.index.base import Point, Record
-from nearcase.index.edge import EdgeIndex
-from nearcase.index.edge_plan import Sizes
+from nearcase.index.edge.index import EdgeIndex
+from nearcase.index.edge.plan import Sizes
 from nearcase.index.filter_text import parse
 from nearcase.index.filters import And, Filter
 from nearcase.index.opening import open_index

@@ -35,8 +35,8 @@ from nearcase.encode.card import default_encoder_folder
 from nearcase.encode.inputs import to_batch, unpack_frame
 from nearcase.encode.runtime import open_encoder
 from nearcase.index.base import Point
-from nearcase.index.edge_opening import opened
-from nearcase.index.edge_plan import Sizes
+from nearcase.index.edge.opening import opened
+from nearcase.index.edge.plan import Sizes
 from nearcase.index.opening import open_index
 from nearcase.intake.burned_in import KEEP_TEXT
 from nearcase.prepare import prepare_job

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nearcase.index.fields import FIELDS, FieldKind
-from nearcase.index.qdrant_layout import LINKED, OF_ONE_IMAGE
+from nearcase.index.qdrant.layout import LINKED, OF_ONE_IMAGE
 
 GB = 10**9
 IMAGES = (10**6, 10**7, 10**8, 10**9)

@@ -17,11 +17,11 @@ from qdrant_server import QdrantServer
 from strategies import point_id
 
 from nearcase.index.base import Point
-from nearcase.index.qdrant import QdrantIndex
-from nearcase.index.qdrant_calls import Calls
-from nearcase.index.qdrant_connection import connect
-from nearcase.index.qdrant_identity import Identity
-from nearcase.index.qdrant_layout import Layout
+from nearcase.index.qdrant.calls import Calls
+from nearcase.index.qdrant.connection import connect
+from nearcase.index.qdrant.identity import Identity
+from nearcase.index.qdrant.index import QdrantIndex
+from nearcase.index.qdrant.layout import Layout
 from nearcase.settings import Settings
 
 IDENTITY = Identity(4, "one")

@@ -26,7 +26,7 @@ from nearcase.errors import NearcaseError, Unready
 
 pytestmark = pytest.mark.system
 
-DECODER, INDEX, BUILDER = b"nearcase.intake.child", b"nearcase.index.edge_process", b"nearcase.index.edge_builder"
+DECODER, INDEX, BUILDER = b"nearcase.intake.child", b"nearcase.index.edge.process", b"nearcase.index.edge.builder"
 DISK_MIB, FREE_MIB = 1200, 200
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 YEARS_S = 10 * 365 * 86400

@@ -75,7 +75,7 @@ def kill_index(app: App) -> None:
     import os
     import signal
 
-    from nearcase.index.edge import EdgeIndex
+    from nearcase.index.edge.index import EdgeIndex
 
     assert isinstance(app.engine.index, EdgeIndex)
     assert app.engine.index.process_id is not None

@@ -18,10 +18,10 @@ from strategies import point_id
 
 from nearcase.errors import InvalidInput, Unready
 from nearcase.index.base import Point
-from nearcase.index.edge import EdgeIndex
-from nearcase.index.edge_engine import create
-from nearcase.index.edge_roster import ACTIVE
-from nearcase.index.edge_shard import Shard
+from nearcase.index.edge.engine import create
+from nearcase.index.edge.index import EdgeIndex
+from nearcase.index.edge.roster import ACTIVE
+from nearcase.index.edge.shard import Shard
 from nearcase.index.fields import FIELDS
 from nearcase.index.filters import Equals, Filter, Not
 
@@ -232,7 +232,7 @@ async def test_cancelling_the_running_call_leaves_the_next_its_own_answer(index:
 
 
 async def test_close_ends_a_process_that_hangs(index: EdgeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nearcase.index.edge.CLOSE_LIMIT_S", 0.3)
+    monkeypatch.setattr("nearcase.index.edge.index.CLOSE_LIMIT_S", 0.3)
     await index.upsert(batch(0))
     child = process_of(index)
     os.kill(child, signal.SIGSTOP)
@@ -248,7 +248,7 @@ async def test_close_ends_a_process_that_hangs(index: EdgeIndex, monkeypatch: py
 
 async def test_a_process_that_never_answers_is_replaced(index: EdgeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     await index.upsert(batch(0))
-    monkeypatch.setattr("nearcase.index.edge_link.READ_LIMIT_S", 0.3)
+    monkeypatch.setattr("nearcase.index.edge.link.READ_LIMIT_S", 0.3)
     os.kill(process_of(index), signal.SIGSTOP)
     with pytest.raises(Unready):
         await index.count()
@@ -269,7 +269,7 @@ async def test_a_disk_that_is_nearly_full_refuses_writes_and_still_answers(
     index: EdgeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await index.upsert(batch(0))
-    monkeypatch.setattr("nearcase.index.edge_owner.DISK_RESERVE_MIB", 2**50)
+    monkeypatch.setattr("nearcase.index.edge.owner.DISK_RESERVE_MIB", 2**50)
     with pytest.raises(Unready) as refused:
         await index.upsert(batch(1))
     assert refused.value.reason == "DISK_FULL"

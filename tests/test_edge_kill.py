@@ -21,8 +21,8 @@ from strategies import point_id
 
 from nearcase.errors import Unready
 from nearcase.index.base import Point
-from nearcase.index.edge import EdgeIndex
-from nearcase.index.edge_plan import Sizes
+from nearcase.index.edge.index import EdgeIndex
+from nearcase.index.edge.plan import Sizes
 from nearcase.index.filters import Equals
 
 DIMENSION = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearcase.index.edge_plan import Job, ShardState, Sizes, next_job, wants_freeze
+from nearcase.index.edge.plan import Job, ShardState, Sizes, next_job, wants_freeze
 
 NEVER = Sizes()
 

@@ -14,8 +14,8 @@ from test_scorers import SCALES, VALUES, published
 from nearcase.decide.finding import Scorer
 from nearcase.decide.neighbours import Prior, tally, weigh
 from nearcase.index.base import Point
-from nearcase.index.edge import EdgeIndex
-from nearcase.index.edge_plan import Sizes
+from nearcase.index.edge.index import EdgeIndex
+from nearcase.index.edge.plan import Sizes
 from nearcase.index.exact import ExactIndex
 from nearcase.index.filters import And, Equals, In, Not, Or, Range
 

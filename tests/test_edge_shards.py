@@ -21,8 +21,8 @@ from strategies import point_id
 
 from nearcase.errors import Unready
 from nearcase.index.base import Index, Point
-from nearcase.index.edge import EdgeIndex
-from nearcase.index.edge_plan import Sizes
+from nearcase.index.edge.index import EdgeIndex
+from nearcase.index.edge.plan import Sizes
 from nearcase.index.exact import ExactIndex
 from nearcase.index.filters import And, Equals, Not, Or, Range
 
@@ -340,7 +340,7 @@ async def test_a_full_disk_refuses_writes_keeps_the_process_and_goes_on_when_the
         await index.upsert(points(range(50, 60)))
     assert refused.value.reason == "DISK_FULL"
     assert await index.delete(Equals("modality", "CT")) == 25
-    monkeypatch.setattr("nearcase.index.edge_keeper.PAUSES_S", (0.1,))
+    monkeypatch.setattr("nearcase.index.edge.keeper.PAUSES_S", (0.1,))
     with pytest.raises(Unready, match="MiB of free disk"):
         await index.erase([point_id(2)])
     assert "free disk" in (await index.state()).problem
@@ -359,7 +359,7 @@ async def test_a_disk_that_becomes_read_only_refuses_writes_and_answers(disk: Pa
     await index.upsert(points(range(50)))
     child = index.process_id
     with pytest.MonkeyPatch.context() as patch:  # the kernel does not let a disk in use become so on command
-        patch.setattr("nearcase.index.edge_owner.is_read_only", lambda folder: True)
+        patch.setattr("nearcase.index.edge.owner.is_read_only", lambda folder: True)
         for change in (
             index.upsert(points(range(60))),
             index.delete(Equals("sex", "F")),

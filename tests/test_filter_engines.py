@@ -14,7 +14,7 @@ from qdrant_indexes import in_memory
 from strategies import DATES, LISTS, NUMBERS, OF_ALL, WORDS, filters, point_id
 
 from nearcase.index.base import Index, JsonValue, Point
-from nearcase.index.edge import EdgeIndex
+from nearcase.index.edge.index import EdgeIndex
 from nearcase.index.exact import ExactIndex
 from nearcase.index.fields import FIELDS, FieldKind
 from nearcase.index.filters import Filter, matches

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import serving_here
 
 import nearcase.serve.canary as canary_module
-from nearcase.index.edge import EdgeIndex
+from nearcase.index.edge.index import EdgeIndex
 from nearcase.serve.app import App
 from nearcase.serve.health import SERVICES
 

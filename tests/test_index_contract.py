@@ -16,10 +16,10 @@ from strategies import filters, point_id, points
 
 from nearcase.errors import InvalidInput, Unready
 from nearcase.index.base import Index, Payload, Point
-from nearcase.index.edge import EdgeIndex
+from nearcase.index.edge.index import EdgeIndex
 from nearcase.index.exact import ExactIndex
 from nearcase.index.filters import And, Equals, Filter, Not
-from nearcase.index.qdrant import QdrantIndex
+from nearcase.index.qdrant.index import QdrantIndex
 
 if TYPE_CHECKING:
     from nearcase.types import Embedding

@@ -19,9 +19,9 @@ from nearcase.index.base import Point
 from nearcase.index.exact import ExactIndex
 from nearcase.index.fields import FIELDS
 from nearcase.index.filters import And, Equals, Filter, In, Not, Or, Range
-from nearcase.index.qdrant import BATCH, QdrantIndex
-from nearcase.index.qdrant_identity import Identity
-from nearcase.index.qdrant_layout import EXACT_UP_TO, LINKED, OF_ONE_IMAGE
+from nearcase.index.qdrant.identity import Identity
+from nearcase.index.qdrant.index import BATCH, QdrantIndex
+from nearcase.index.qdrant.layout import EXACT_UP_TO, LINKED, OF_ONE_IMAGE
 
 EVERYTHING = Not(Equals("source", "nowhere"))
 

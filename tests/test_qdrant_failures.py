@@ -18,7 +18,7 @@ from strategies import point_id
 from nearcase.errors import InvalidInput, NearcaseError, Overloaded, Unready
 from nearcase.index.filters import Equals
 from nearcase.index.opening import open_tier
-from nearcase.index.qdrant import QdrantIndex
+from nearcase.index.qdrant.index import QdrantIndex
 from nearcase.settings import Settings
 
 

@@ -20,8 +20,8 @@ from serving import picture, serving_here
 from nearcase.clock import SystemClock
 from nearcase.errors import InvalidInput, Unready
 from nearcase.index.filters import Equals
-from nearcase.index.qdrant import QdrantIndex
-from nearcase.index.qdrant_identity import Identity
+from nearcase.index.qdrant.identity import Identity
+from nearcase.index.qdrant.index import QdrantIndex
 from nearcase.retrieve.annotations import Annotations
 from nearcase.retrieve.cases import case_id_of
 from nearcase.retrieve.library import AddOutcome, Library

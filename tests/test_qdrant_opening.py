@@ -13,12 +13,12 @@ from qdrant_server import QdrantServer
 
 from nearcase.errors import Unready
 from nearcase.index.opening import open_tier
-from nearcase.index.qdrant import QdrantIndex
+from nearcase.index.qdrant.index import QdrantIndex
 from nearcase.settings import Settings
 
 
 async def test_a_missing_client_is_one_line_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("nearcase.index.qdrant", "qdrant_client"))]:
+    for name in [name for name in sys.modules if name.startswith(("nearcase.index.qdrant.index", "qdrant_client"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
     with pytest.raises(Unready, match=r"nearcase\[qdrant\]") as refused:

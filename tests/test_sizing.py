@@ -11,7 +11,7 @@ import pytest
 from environments import PROJECT
 
 from nearcase.index.fields import FIELDS, FieldKind
-from nearcase.index.qdrant_layout import LINKED, OF_ONE_IMAGE
+from nearcase.index.qdrant.layout import LINKED, OF_ONE_IMAGE
 
 PAGE = (PROJECT / "docs" / "sizing.md").read_text()
 SCRIPT = PROJECT / "benchmarks" / "sizing.py"

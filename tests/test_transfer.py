@@ -25,9 +25,9 @@ from stored_cases import equal, stored_cases
 from nearcase.client import Client
 from nearcase.clock import SystemClock
 from nearcase.errors import InvalidInput, NearcaseError, Unready
-from nearcase.index.edge import EdgeIndex
+from nearcase.index.edge.index import EdgeIndex
 from nearcase.index.exact import ExactIndex
-from nearcase.index.qdrant_identity import Identity
+from nearcase.index.qdrant.identity import Identity
 from nearcase.retrieve.bulk import pages
 from nearcase.retrieve.library import Library
 from nearcase.transfers import ImportCounts, StoredCase

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import qdrant_edge
 
-from nearcase.index.edge_engine import config
-from nearcase.index.edge_filters import compiled
-from nearcase.index.edge_roster import SEALED
-from nearcase.index.edge_roster import read as read_roster
-from nearcase.index.edge_shard import EFFORT
+from nearcase.index.edge.engine import config
+from nearcase.index.edge.filters import compiled
+from nearcase.index.edge.roster import SEALED
+from nearcase.index.edge.roster import read as read_roster
+from nearcase.index.edge.shard import EFFORT
 from nearcase.index.filter_text import parse
 from nearcase.retrieve.cases import THUMBNAIL
 from vectors.load import row_of

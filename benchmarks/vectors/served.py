@@ -59,7 +59,7 @@ class Target:
         self.stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self.library = library_pb2_grpc.LibraryServiceStub(self._channel)
         self.address, self.server_pid, self.encoder_sha256 = address, pid, encoder_sha256
-        index_pid = find(tree(pid), "nearcase.index.edge_process")
+        index_pid = find(tree(pid), "nearcase.index.edge.process")
         if index_pid is None:
             raise SystemExit("the server has no index process")
         self.index_pid = index_pid
@@ -93,7 +93,7 @@ class Target:
 
     def is_building(self) -> bool:
         """Whether a part is being sealed or merged; the server is not asked, since counting keeps searches waiting."""
-        return find(tree(self.server_pid), "nearcase.index.edge_builder") is not None
+        return find(tree(self.server_pid), "nearcase.index.edge.builder") is not None
 
     def kill(self) -> None:
         """`kill -9`, and waits until the processes are gone."""

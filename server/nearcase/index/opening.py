@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nearcase.errors import Unready
-from nearcase.index.edge import EdgeIndex
+from nearcase.index.edge.index import EdgeIndex
 from nearcase.index.lock import FolderLock
 from nearcase.index.manifest import claim
 
@@ -32,8 +32,8 @@ async def open_tier(settings: Settings, *, dimension: int, encoder_identity: str
             pseudonym_check=pseudonym_check,
         )
     try:  # here, so that servers without it need not install it
-        from nearcase.index.qdrant import QdrantIndex
-        from nearcase.index.qdrant_identity import Identity
+        from nearcase.index.qdrant.identity import Identity
+        from nearcase.index.qdrant.index import QdrantIndex
     except ModuleNotFoundError as error:
         message = f'setting index is "qdrant" and {error.name} is missing: pip install "nearcase[qdrant]"'
         raise Unready(message, reason="INDEX_CLIENT_ABSENT") from error

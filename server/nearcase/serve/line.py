@@ -28,7 +28,7 @@ STANDING_S, STANDING_TIMES = 0.5, 5.0
 """A line that was neither empty nor in time for so long is an overload, and no burst: eight callers who each ask again
 at once keep a line that is never empty, in which nobody waits."""
 
-STALE_S, STALE_TIMES = 0.15, 1.5
+STALE_S, STALE_TIMES = 0.1, 1.0
 """In an overload, who waited for so long is refused: newcomers went before."""
 
 ROOM_TIMES, DOUBLES_S = 2, 1.0

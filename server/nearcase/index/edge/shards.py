@@ -1,7 +1,7 @@
 """Every open shard of one library as one index: writes go to the active one, reads are merged over all.
 
 A point lies in one shard only. An upsert of a point that lies in an older shard is stored in the active one and then
-deleted there; a crash in between is mended by `edge_opening`. Runs in the index process, which answers one request
+deleted there; a crash in between is mended by `edge.opening`. Runs in the index process, which answers one request
 after the other, so every method is atomic to its callers.
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nearcase.index import edge_roster
-from nearcase.index.edge_engine import create
-from nearcase.index.edge_roster import ACTIVE, FROZEN, Entry, Roster
-from nearcase.index.edge_shard import PlainNeighbour, PlainPoint, PlainRecord, Scored, Shard
+from nearcase.index.edge import roster as roster_file
+from nearcase.index.edge.engine import create
+from nearcase.index.edge.roster import ACTIVE, FROZEN, Entry, Roster
+from nearcase.index.edge.shard import PlainNeighbour, PlainPoint, PlainRecord, Scored, Shard
 from nearcase.index.filters import Filter
 
 PlainPart = tuple[str, str, int, bool, bool, bool]  # name, kind, points, is_dirty, is_owed, is_damaged
@@ -40,7 +40,7 @@ class _Job:
 
 
 class Shards:
-    """The open shards of one library; made by `edge_opening.opened`."""
+    """The open shards of one library; made by `edge.opening.opened`."""
 
     def __init__(
         self, root: Path, dimension: int, exact_candidates: int, roster: Roster, shards: dict[str, Shard]
@@ -197,7 +197,7 @@ class Shards:
         shard: Shard | None = None
         try:
             folder.with_name(folder.name + ".new").rename(folder)
-            edge_roster.sync(self._root)
+            roster_file.sync(self._root)
             shard = Shard(folder, self._dimension, kind, self._exact_candidates)
             if shard.point_count != point_count:
                 raise OSError(f"{point_count} points were rewritten and {shard.point_count} are there")
@@ -239,11 +239,11 @@ class Shards:
         self._soil(held)
         names = [name for found in held.values() for name in found]
         if len(held) > 1:
-            edge_roster.write_deleting(self._root, names)
+            roster_file.write_deleting(self._root, names)
         self._delete(held)
         self.flush()
         if len(held) > 1:
-            edge_roster.end_deleting(self._root)
+            roster_file.end_deleting(self._root)
         return len(names)
 
     def _delete(self, held: Mapping[str, list[str]]) -> None:
@@ -265,7 +265,7 @@ class Shards:
 
     def _commit(self, roster: Roster) -> None:
         if roster != self._roster:
-            edge_roster.write(self._root, roster)
+            roster_file.write(self._root, roster)
             self._roster = roster
 
     def _refuse_damage(self) -> None:

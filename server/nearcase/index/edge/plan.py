@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nearcase.index.edge_roster import ACTIVE, FROZEN, PLAIN, SEALED
+from nearcase.index.edge.roster import ACTIVE, FROZEN, PLAIN, SEALED
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,15 +96,15 @@ class Link:
 
 
 class IndexProcess(Link):
-    """A running `edge_process`."""
+    """A running `edge.process`."""
 
     def __init__(self, folder: Path, dimension: int, exact_candidates: int, hopeless: Collection[str] = ()) -> None:
         """Starts the process; `answer` until it is not "loading" tells whether it opened the library."""
         numbers = [str(number) for number in (dimension, os.getpid(), exact_candidates)]
-        super().__init__("nearcase.index.edge_process", str(folder), *numbers, *hopeless)
+        super().__init__("nearcase.index.edge.process", str(folder), *numbers, *hopeless)
 
     def ask(self, operation: str, arguments: tuple[object, ...], limit_s: float) -> tuple[str, Any]:
-        """Returns (outcome, value) as `edge_process` defines them.
+        """Returns (outcome, value) as `edge.process` defines them.
 
         Raises:
             LinkDown: There was no answer in time; whether the operation was done is not known.
@@ -119,11 +119,11 @@ class IndexProcess(Link):
 
 
 class BuilderProcess(Link):
-    """A running `edge_builder`."""
+    """A running `edge.builder`."""
 
     def __init__(self, folder: Path, dimension: int, kind: str) -> None:
         """Starts to build the folder."""
-        super().__init__("nearcase.index.edge_builder", str(folder), str(dimension), kind)
+        super().__init__("nearcase.index.edge.builder", str(folder), str(dimension), kind)
         os.set_blocking(self._requests.fileno(), False)
 
     def send(self, page: bytes) -> None:

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nearcase.index.edge_roster import sync
+from nearcase.index.edge.roster import sync
 
 if TYPE_CHECKING:
-    from nearcase.index.edge_shard import PlainPoint
+    from nearcase.index.edge.shard import PlainPoint
 
 _NAME = "journal"
 _HEAD = struct.Struct("<II")

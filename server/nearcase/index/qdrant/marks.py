@@ -20,7 +20,7 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, models
 
 from nearcase.errors import NearcaseError, Unready
-from nearcase.index.qdrant_calls import Calls
+from nearcase.index.qdrant.calls import Calls
 
 MARK_LIFE_S = 600.0
 """Longer than a write with all its repetitions, and than clocks of two hosts differ."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nearcase.errors import NearcaseError, Unready
-from nearcase.index.edge_link import BuilderProcess, LinkDown
-from nearcase.index.edge_owner import DISK_RESERVE_MIB, JobFailed
-from nearcase.index.edge_plan import Job, ShardState, Sizes, next_job, wants_freeze
-from nearcase.index.edge_process import DONE
+from nearcase.index.edge.link import BuilderProcess, LinkDown
+from nearcase.index.edge.owner import DISK_RESERVE_MIB, JobFailed
+from nearcase.index.edge.plan import Job, ShardState, Sizes, next_job, wants_freeze
+from nearcase.index.edge.process import DONE
 
 T = TypeVar("T")
 

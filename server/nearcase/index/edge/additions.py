@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nearcase.errors import NearcaseError, Unready
-from nearcase.index.edge_journal import Journal
+from nearcase.index.edge.journal import Journal
 
 if TYPE_CHECKING:
-    from nearcase.index.edge_owner import Owner
-    from nearcase.index.edge_shard import PlainPoint
+    from nearcase.index.edge.owner import Owner
+    from nearcase.index.edge.shard import PlainPoint
 
 T = TypeVar("T")
 

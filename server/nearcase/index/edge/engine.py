@@ -8,11 +8,11 @@ from pathlib import Path
 
 import qdrant_edge as engine
 
-from nearcase.index.edge_filters import field_indexes
-from nearcase.index.edge_roster import SEALED, sync
+from nearcase.index.edge.filters import field_indexes
+from nearcase.index.edge.roster import SEALED, sync
 
 GRAPH_LINKS, GRAPH_EFFORT = 16, 100
-"""HNSW m and ef_construct: with EFFORT of `edge_shard`, recall@10 was 1.000 over 100 000 clustered vectors of 1024."""
+"""HNSW m and ef_construct: with EFFORT of `edge.shard`, recall@10 was 1.000 over 100 000 clustered vectors of 1024."""
 
 SCANNED_WITHIN = 250
 """Candidates that the engine scans although a graph is there; and values of a field that rarer get no own links."""

@@ -16,9 +16,9 @@ from typing import Any
 import qdrant_edge as engine
 
 from nearcase.index.complement import parted
-from nearcase.index.edge_engine import config, index_fields
-from nearcase.index.edge_filters import compiled, is_linked
-from nearcase.index.edge_roster import SEALED
+from nearcase.index.edge.engine import config, index_fields
+from nearcase.index.edge.filters import compiled, is_linked
+from nearcase.index.edge.roster import SEALED
 from nearcase.index.filters import And, Filter
 
 PlainPoint = tuple[str, bytes, dict[str, object]]  # id, float32 vector in machine order, payload

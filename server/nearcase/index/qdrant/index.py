@@ -16,13 +16,13 @@ from qdrant_client import AsyncQdrantClient, models
 from nearcase.index.base import Erased, IndexState, Neighbour, Page, Part, Point, Record
 from nearcase.index.filters import Filter, check
 from nearcase.index.points import check_facet, check_ids, check_keys, check_limit, checked, unit
-from nearcase.index.qdrant_calls import Call, Calls, unreachable
-from nearcase.index.qdrant_connection import connect
-from nearcase.index.qdrant_filters import compiled
-from nearcase.index.qdrant_identity import Identity
-from nearcase.index.qdrant_layout import EXACT_UP_TO, Layout, ensure
-from nearcase.index.qdrant_marks import Marks
-from nearcase.index.qdrant_search import QdrantSearch, maybe, parts, selected
+from nearcase.index.qdrant.calls import Call, Calls, unreachable
+from nearcase.index.qdrant.connection import connect
+from nearcase.index.qdrant.filters import compiled
+from nearcase.index.qdrant.identity import Identity
+from nearcase.index.qdrant.layout import EXACT_UP_TO, Layout, ensure
+from nearcase.index.qdrant.marks import Marks
+from nearcase.index.qdrant.search import QdrantSearch, maybe, parts, selected
 
 if TYPE_CHECKING:
     from nearcase.settings import Settings
@@ -70,7 +70,7 @@ class QdrantIndex:
         """Returns the library in the collection, which is made when it is absent; the client is ours from now on.
 
         Raises:
-            Unready: The server is not there or refuses, or the collection does not fit (see `qdrant_layout.ensure`).
+            Unready: The server is not there or refuses, or the collection does not fit (see `layout.ensure`).
         """
         marks = Marks(client, calls, layout.collection)
         try:

@@ -4,7 +4,7 @@
     parent  <-- stdout: size, (outcome, (points, kind)) ----------  this process
 
 Building a graph takes minutes and holds the GIL, so that it is not for the process that answers. Only points that live
-are sent, so that nothing of deleted ones is in the new files. Run as `python -m nearcase.index.edge_builder`.
+are sent, so that nothing of deleted ones is in the new files. Run as `python -m nearcase.index.edge.builder`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import BinaryIO
 
 import qdrant_edge as engine
 
-from nearcase.index.edge_engine import config, index_fields
-from nearcase.index.edge_process import attempt, send, take_pipes
-from nearcase.index.edge_roster import PLAIN, SEALED, sync
+from nearcase.index.edge.engine import config, index_fields
+from nearcase.index.edge.process import attempt, send, take_pipes
+from nearcase.index.edge.roster import PLAIN, SEALED, sync
 
 _POLITENESS = 10
 """Niceness: whoever waits for an answer comes first."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nearcase.errors import InvalidInput, Unready
-from nearcase.index import edge_link
-from nearcase.index.edge_counts import Counts
-from nearcase.index.edge_link import IndexProcess, LinkDown
-from nearcase.index.edge_process import CLOSE, DAMAGED, DONE, LOADING, LOST, REFUSED
+from nearcase.index.edge import link
+from nearcase.index.edge.counts import Counts
+from nearcase.index.edge.link import IndexProcess, LinkDown
+from nearcase.index.edge.process import CLOSE, DAMAGED, DONE, LOADING, LOST, REFUSED
 
 DISK_RESERVE_MIB = 256
 """Free space that a write must leave: the engine writes through mapped files, and a full disk kills it in mid-write."""
@@ -121,7 +121,7 @@ class Owner:
             return False
         outcome = ""
         try:
-            outcome, _ = process.ask(CLOSE, (), edge_link.ANSWER_LIMIT_S)
+            outcome, _ = process.ask(CLOSE, (), link.ANSWER_LIMIT_S)
         except LinkDown:
             process.kill()
         process.release()
@@ -146,7 +146,7 @@ class Owner:
         try:
             while outcome == LOADING:
                 loading = value
-                outcome, value = process.answer(edge_link.ANSWER_LIMIT_S)
+                outcome, value = process.answer(link.ANSWER_LIMIT_S)
         except LinkDown:
             outcome, value = "", f"the index process ended over it, with {self._free_mib()} MiB of disk free"
         if outcome == DONE:
@@ -159,8 +159,8 @@ class Owner:
 
     def _limit_s(self, operation: str) -> float:
         if operation not in _READS:
-            return edge_link.ANSWER_LIMIT_S
-        return edge_link.READ_LIMIT_S + self._point_count / edge_link.POINTS_READ_PER_S
+            return link.ANSWER_LIMIT_S
+        return link.READ_LIMIT_S + self._point_count / link.POINTS_READ_PER_S
 
     def _discard(self, process: IndexProcess) -> None:
         process.kill()

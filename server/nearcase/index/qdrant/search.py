@@ -12,9 +12,9 @@ from qdrant_client import AsyncQdrantClient, models
 from nearcase.errors import Unready
 from nearcase.index.base import Neighbour
 from nearcase.index.filters import Filter, check
-from nearcase.index.qdrant_calls import Calls
-from nearcase.index.qdrant_filters import compiled, fields_of
-from nearcase.index.qdrant_layout import EXACT_UP_TO, LINKED, Layout
+from nearcase.index.qdrant.calls import Calls
+from nearcase.index.qdrant.filters import compiled, fields_of
+from nearcase.index.qdrant.layout import EXACT_UP_TO, LINKED, Layout
 
 if TYPE_CHECKING:
     from nearcase.types import Embedding

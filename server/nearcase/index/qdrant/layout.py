@@ -12,8 +12,8 @@ from qdrant_client import AsyncQdrantClient, models
 
 from nearcase.errors import NearcaseError, Unready
 from nearcase.index.fields import FIELDS, FieldKind
-from nearcase.index.qdrant_calls import Calls
-from nearcase.index.qdrant_identity import Identity
+from nearcase.index.qdrant.calls import Calls
+from nearcase.index.qdrant.identity import Identity
 from nearcase.settings import Settings
 
 EXACT_UP_TO = 20_000

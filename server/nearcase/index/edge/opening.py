@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nearcase.index import edge_roster
-from nearcase.index.edge_engine import create
-from nearcase.index.edge_roster import ACTIVE, FROZEN, Entry, Roster
-from nearcase.index.edge_shard import Shard
-from nearcase.index.edge_shards import Shards
+from nearcase.index.edge import roster as roster_file
+from nearcase.index.edge.engine import create
+from nearcase.index.edge.roster import ACTIVE, FROZEN, Entry, Roster
+from nearcase.index.edge.shard import Shard
+from nearcase.index.edge.shards import Shards
 
 FOLDER = "shards"
 """Where the shards are, within the library."""
@@ -51,13 +51,13 @@ def opened(
         roster, name = roster.with_entry(roster.entries[-1].name, kind=FROZEN).with_new(ACTIVE)
         create(root / name, dimension, ACTIVE)
         shards[name] = Shard(root / name, dimension, ACTIVE, exact_candidates)
-    edge_roster.write(root, roster)
+    roster_file.write(root, roster)
     return Shards(root, dimension, exact_candidates, roster, shards)
 
 
 def _listed(library: Path, root: Path, dimension: int) -> Roster:
     """Reads what there is; takes over the one shard of a library from before there were several."""
-    roster = edge_roster.read(root) if root.exists() else None
+    roster = roster_file.read(root) if root.exists() else None
     if roster is not None:
         return roster
     root.mkdir(mode=0o700, exist_ok=True)
@@ -69,10 +69,10 @@ def _listed(library: Path, root: Path, dimension: int) -> Roster:
             raise OSError("shards.json is missing; restore the folder from a backup")
         create(root / _FIRST, dimension, ACTIVE)
         is_new = True
-    edge_roster.sync(root)
-    edge_roster.sync(library)
+    roster_file.sync(root)
+    roster_file.sync(library)
     roster = Roster(2, (Entry(_FIRST, ACTIVE, is_dirty=not is_new),))  # nobody knows what an older one has deleted
-    edge_roster.write(root, roster)
+    roster_file.write(root, roster)
     return roster
 
 
@@ -135,10 +135,10 @@ def _judged(roster: Roster, failures: Collection[str]) -> Roster:
 
 def _mend(root: Path, roster: Roster, shards: dict[str, Shard]) -> None:
     """Completes deletions and moves that were interrupted, so that every point lies in one shard only."""
-    if deleting := edge_roster.read_deleting(root):
+    if deleting := roster_file.read_deleting(root):
         for shard in shards.values():
             _delete_held(shard, deleting)
-        edge_roster.end_deleting(root)
+        roster_file.end_deleting(root)
     for entry in roster.entries:
         if entry.is_damaged and entry.name in shards:  # it can be read again: what others have is newer
             _yield_to_others(shards[entry.name], [s for name, s in shards.items() if name != entry.name])

@@ -6,7 +6,7 @@
 Before the first answer it names each shard that it is about to load, so that the parent knows which one killed it.
 
 The engine holds the GIL during every call, which would freeze a server; here it freezes nobody. End of input means that
-the parent is gone, however it ended, and ends this process too. Run as `python -m nearcase.index.edge_process`.
+the parent is gone, however it ended, and ends this process too. Run as `python -m nearcase.index.edge.process`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from nearcase.index.edge_journal import journalled
-from nearcase.index.edge_opening import opened
-from nearcase.index.edge_shards import Damaged, JobLost, Shards
+from nearcase.index.edge.journal import journalled
+from nearcase.index.edge.opening import opened
+from nearcase.index.edge.shards import Damaged, JobLost, Shards
 from nearcase.index.lock import FolderLock
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"

@@ -16,17 +16,17 @@ import numpy as np
 
 from nearcase.errors import Unready
 from nearcase.index.base import Erased, IndexState, Neighbour, Page, Part, Point, Record
-from nearcase.index.edge_additions import Additions, completed
-from nearcase.index.edge_keeper import Keeper
-from nearcase.index.edge_opening import FOLDER
-from nearcase.index.edge_owner import Owner
-from nearcase.index.edge_plan import Sizes
-from nearcase.index.edge_roster import SEALED
+from nearcase.index.edge.additions import Additions, completed
+from nearcase.index.edge.keeper import Keeper
+from nearcase.index.edge.opening import FOLDER
+from nearcase.index.edge.owner import Owner
+from nearcase.index.edge.plan import Sizes
+from nearcase.index.edge.roster import SEALED
 from nearcase.index.filters import Filter, check
 from nearcase.index.points import check_facet, check_ids, check_keys, check_limit, checked, unit
 
 if TYPE_CHECKING:
-    from nearcase.index.edge_shard import PlainPoint
+    from nearcase.index.edge.shard import PlainPoint
     from nearcase.types import Embedding
 
 T = TypeVar("T")

@@ -1,0 +1,62 @@
+"""Counts that are kept between writes say what counting anew would say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nearcase.index.base import Point
+from nearcase.index.edge.counts import MAX_KEPT, MAX_VALUES, Counts
+from nearcase.index.edge.index import EdgeIndex
+from nearcase.index.filters import Equals, In
+
+
+def point(number: int, modality: str) -> Point:
+    vector = np.zeros(4, np.float32)
+    vector[number % 4] = 1.0
+    return Point(f"00000000-0000-0000-0000-{number:012d}", vector, {"modality": modality})
+
+
+async def test_a_count_follows_every_write(tmp_path: Path) -> None:
+    index = await EdgeIndex.open(tmp_path, 4)
+    ct = Equals("modality", "CT")
+    try:
+        for number in range(6):
+            await index.upsert([point(number, "CT" if number % 2 else "MR")])
+            for _ in range(2):  # asked for, then kept
+                assert await index.count(ct) == (number + 1) // 2
+                assert (await index.facet("modality")).get("CT", 0) == (number + 1) // 2
+        await index.upsert([point(1, "MR")])
+        assert await index.count(ct) == 2
+        await index.delete(In("modality", ("MR",)))
+        assert (await index.count(ct), await index.count()) == (2, 2)
+        await index.erase([point(3, "").point_id])
+        assert (await index.count(ct), await index.facet("modality")) == (1, {"CT": 1})
+    finally:
+        await index.close()
+
+
+async def test_a_kept_count_outlives_the_process_that_counted(tmp_path: Path) -> None:
+    index = await EdgeIndex.open(tmp_path, 4)
+    try:
+        await index.upsert([point(1, "CT")])
+        assert await index.count() == 1
+        index._owner.kill()
+        assert await index.count() == 1  # kept: nothing was written since
+    finally:
+        await index.close()
+
+
+def test_what_is_kept_is_bounded() -> None:
+    counts = Counts()
+    for number in range(2 * MAX_KEPT):
+        counts.keep("count", (number,), number)
+    assert counts.known("count", (0,)) is None
+    assert counts.known("count", (2 * MAX_KEPT - 1,)) == 2 * MAX_KEPT - 1
+    counts.keep("facet", ("patient_key",), [(str(n), 1) for n in range(MAX_VALUES + 1)])
+    assert counts.known("facet", ("patient_key",)) is None
+    counts.keep("search", ("x",), [])
+    assert counts.known("search", ("x",)) is None
+    counts.forget()
+    assert counts.known("count", (2 * MAX_KEPT - 1,)) is None
