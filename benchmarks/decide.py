@@ -38,6 +38,7 @@ from nearcase.decide.groups import groups_of
 from nearcase.demo.server import RunningServer, running_server
 from nearcase.encode.card import default_encoder_folder, read_card
 from nearcase.report.decision_page import render_decision
+from nearcase.report.decision_view import FindingFit
 from nearcase.types import CaseFacts
 from nearcase_eval.fit import Plan, fit
 from nearcase_eval.fit_page import point_rows, render_fit
@@ -197,7 +198,11 @@ def decide_queries(data: Path, findings: Path, queries: list[Image], pages: Path
                     title = f"Decision on {image.name}, which is melanoma = {image.row['label_melanoma']}"
                     page = render_decision(
                         result,
-                        {each.name: client.fit(each) for each in client.findings()},
+                        {
+                            each.name: FindingFit(client.roc(each.name), each.refused_points)
+                            for each in client.findings()
+                            if each.operating_points
+                        },
                         title=title,
                         generated_at=now,
                     )

@@ -93,6 +93,7 @@ def fit(finding: Finding = MASS, seed: int = 0, positives: int = 100, **changes:
         negative_values=finding.negative_values,
         scope=finding.scope.text,
         scorer=finding.scorer,
+        floors=finding.floors,
         encoder="encoder-1",
         library=LIBRARY,
         unit="image",

@@ -101,6 +101,11 @@ def declare(folder: Path, text: str, fitted: Fitted | None) -> None:
     (folder / f"{finding.name}.toml").write_text(text)
     if fitted is not None:
         whole = replace(
-            fitted, finding=finding.name, scope=finding.scope.text, scorer=finding.scorer, label=finding.label
+            fitted,
+            finding=finding.name,
+            scope=finding.scope.text,
+            scorer=finding.scorer,
+            label=finding.label,
+            floors=finding.floors,
         )
         (folder / finding.fitted).write_bytes(write_fitted(whole))

@@ -83,6 +83,10 @@ REACHED: dict[Reason, list[Decision]] = {
         decided(MASS.with_k(5), fit()),
         decided(dataclasses.replace(MASS, version="2"), fit()),
         decided(dataclasses.replace(MASS, scope=Scope("source = here")), fit()),
+        decided(with_floors(agreement=0.1), fit()),
+        decided(with_floors(similarity=0.1), fit()),
+        decided(with_floors(groups=("sex",)), fit(groups=GROUPS), asked=asked_of(sex="F")),
+        decided(fitted=fit(with_floors(agreement=0.1))),
     ],
     Reason.SEVERAL_IMAGES: [decided(asked=dataclasses.replace(ASKED, image_count=2))],
     Reason.LIBRARY_CHANGED: [
@@ -294,3 +298,9 @@ def test_numbers_have_digits_enough_to_tell() -> None:
     assert apart(0.5, 0.5) == ("0.5", "0.5")
     near = decided(with_floors(similarity=0.99004), found=hits([0.99], ["1"]))
     assert "has similarity 0.99, and 0.99004 is needed" in near.explanation
+
+
+def test_a_floor_of_the_library_as_a_whole_may_change_after_the_fit() -> None:
+    """It chooses between no images: sensitivity and specificity are of all of them either way."""
+    finding = with_floors(evidence=10, library_change=0.1)
+    assert decided(finding, fit()).call is decided().call is not Call.ABSTAIN

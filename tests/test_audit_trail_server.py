@@ -15,7 +15,7 @@ import grpc
 import pytest
 from auth_files import FAST, TLS, TOKENS, authority, callers_file, claims, jwk, rsa_key, token, write_tls
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import scan, serving, serving_here
+from serving import picture, scan, serving, serving_here
 from trail_files import fill, small_disk
 
 from nearcase.audit.event import AuditEvent
@@ -25,6 +25,7 @@ from nearcase.audit.verify import verify
 from nearcase.client import AddItem, Client
 from nearcase.errors import NearcaseError, Unready
 from nearcase.serve.roles import NEEDED
+from nearcase.types import CaseFacts
 from nearcase.v1 import decision_pb2, library_pb2, search_pb2, search_pb2_grpc
 
 pytestmark = pytest.mark.system
@@ -135,6 +136,41 @@ async def test_who_asked_and_who_was_refused(tmp_path: Path) -> None:
     refused = [(each.code, each.reason, each.caller) for each in found if each.kind == "refused"]
     assert refused == [("PERMISSION_DENIED", "ROLE", "eve"), *2 * [("UNAUTHENTICATED", "UNAUTHENTICATED", "")]]
     assert sorted(each.count for each in found if each.kind == "refused") == [1, 1, 19]
+
+
+def test_a_patient_that_was_given_besides_the_file_is_in_the_record_of_adding(tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+
+    def add_as(patient: str, **labels: str) -> tuple[str, ...]:
+        before = len(events(folder, "AddImages", "part"))
+        (added,) = client.add([AddItem("a", picture(1), labels=labels, facts=CaseFacts(patient_id=patient))])
+        assert not added.error
+        return tuple(name for each in events(folder, "AddImages", "part")[before:] for name in each.patients)
+
+    with serving(tmp_path) as server, Client(server.address) as client:
+        named = (read_key(tmp_path / "audit.key").named("", "patient", f"|{GONE}"),)
+        assert add_as(GONE) == named
+        assert add_as(GONE) == named  # unchanged
+        assert add_as("") == named  # unchanged, and not said again
+        assert add_as("", mass="1") == named  # replaced, and not said again
+
+
+async def test_refusals_that_were_only_counted_are_told_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nearcase.serve.refusals.EVERY_S", 3.0)
+    key, ca = rsa_key(), authority("ca")
+    write_tls(tmp_path, ca)
+    (tmp_path / "keys").write_text(json.dumps({"keys": [jwk(key, "k1")]}))
+    async with serving_here(tmp_path / "data", callers=callers_file(tmp_path, FAST, TLS, TOKENS)) as app:
+        async with grpc.aio.secure_channel(app.address, grpc.ssl_channel_credentials(ca.pem)) as channel:
+            stub = search_pb2_grpc.SearchServiceStub(channel)
+            for _ in range(5):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await stub.Search(search_pb2.SearchRequest())
+        await asyncio.sleep(4.5)
+        counts = [each.count for each in events(tmp_path / "data" / "audit") if each.kind == "refused"]
+        assert (counts[0], sum(counts), len(counts) <= 3) == (1, 5, True)
 
 
 def test_kill_9_loses_no_answer_that_was_given(tmp_path: Path) -> None:

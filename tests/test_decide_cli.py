@@ -57,6 +57,8 @@ def test_decide_prints_writes_and_replays(site: Site, tmp_path: Path) -> None:
     assert "Record " in plain.stdout
     assert "not medical" in " ".join(plain.stdout.split())
     assert page.read_text().count('type="radio"') == 2
+    assert "<title>Decision on the picture given</title>" in page.read_text()
+    assert site.image.name not in page.read_text()  # a file may be named for its patient
     assert page.read_text().count("data:image/jpeg;base64,") == 6
     made = json.loads(run(site, *asked, "--json").stdout)["decisions"][0]
     assert made["call"] in ("positive", "negative"), made

@@ -15,7 +15,8 @@ from test_report_browser import BROWSER, QUIET
 
 from nearcase.decide.decision import decide
 from nearcase.report.decision_page import render_decision
-from nearcase.types import CaseFacts, DecisionResult, EncoderSummary, FindingFit, QueryImage
+from nearcase.report.decision_view import stops
+from nearcase.types import CaseFacts, DecisionResult, EncoderSummary, QueryImage
 
 pytestmark = [
     pytest.mark.system,
@@ -58,18 +59,15 @@ def clicked(page: str, folder: Path) -> list[dict[str, Any]]:
 
 def test_a_click_changes_the_point_and_the_call_and_never_the_score(tmp_path: Path) -> None:
     fitted = fit()
-    points = tuple(point.shown for point in fitted.points)
     decision = decide(MASS, fitted, hits([0.9, 0.895, 0.89, 0.88], ["1", "0", "1", "0"]), ASKED, CONTEXT).decision
     assert decision.score is not None
     result = DecisionResult((decision,), QueryImage(CaseFacts(), thumbnail_jpeg=b""), ENCODER)
-    page = render_decision(result, {"mass": FindingFit(points)}, title="Decision", generated_at="today")
+    page = render_decision(result, {}, title="Decision", generated_at="today")
     seen = clicked(page, tmp_path)
-    assert [each["name"] for each in seen] == ["lax", "middle", "strict"]
-    expected = [
-        f"{'Positive' if decision.score >= point.threshold else 'Negative'} at {point.name}" for point in points
-    ]
+    assert [each["name"] for each in seen] == ["lax", "middle", "both", "strict"]
+    expected = [f"{stop.call} at {stop.name}" for stop in stops(decision)]
     assert [each["panels"] for each in seen] == [[said] for said in expected]
-    assert len({said.split()[0] for said in expected}) == 2  # the call does change
+    assert len({said.split()[0] for said in expected}) == 3  # the call does change
     assert len({each["score"] for each in seen}) == 1
     assert f"{decision.score:.3f}" in seen[0]["score"]
     assert {each["marks"] for each in seen} == {seen[0]["marks"]}

@@ -199,7 +199,7 @@ def edited(data: bytes) -> bytes:
         ({"a.toml": FITTED_TEXT}, "a.toml, line 6, column 1: expected fitted to be a readable file"),
         (
             {"a.toml": FITTED_TEXT, "mass.json": edited(write_fitted(fit(MASS)))},
-            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/2 that was hashed, got an edited one",
+            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/3 that was hashed, got an edited one",
         ),
         (
             {"a.toml": FITTED_TEXT.replace('name = "mass"', 'name = "node"'), "mass.json": write_fitted(fit(MASS))},

@@ -15,12 +15,15 @@ import pytest
 from made_library import POINT, fill, finding_text, fitted_on, made_cases, reference_of
 from serving import picture
 
+from nearcase.decide.decision import Asked as DecisionAsked
+from nearcase.decide.decision import Context, decide
 from nearcase.decide.findings import read_finding, read_findings
 from nearcase.decide.fitted import read_fitted, write_fitted
 from nearcase.errors import InvalidInput, Unsupported
+from nearcase.types import Call, Case, CaseFacts, Hit
 from nearcase_eval.auroc import auroc
 from nearcase_eval.fit import Plan, fit
-from nearcase_eval.fit_page import render_fit
+from nearcase_eval.fit_page import predictive_rows, render_fit
 from nearcase_eval.fit_points import (
     DEFAULT,
     choose,
@@ -80,7 +83,8 @@ def test_held_out_figures_are_those_of_counting(reference: Reference) -> None:
         assert point.specificity.value == pytest.approx(1.0 - called[~test.truth].mean())
     expected = auroc(test.truth, test.score, patient=test.patient)
     assert fitted.auroc
-    assert fitted.auroc.value == expected.value
+    assert fitted.auroc.value == pytest.approx(expected.value)  # each patient has two images
+    assert (fitted.auroc.low, fitted.auroc.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_a_refusal_says_how_many_patients_it_takes(reference: Reference) -> None:
@@ -88,7 +92,22 @@ def test_a_refusal_says_how_many_patients_it_takes(reference: Reference) -> None
     fitted = fit(read_finding(TEXT, "x"), reference, plan)
     (refusal,) = fitted.refusals
     assert (refusal.name, refusal.patients_needed, refusal.patients) == ("sensitivity-99_9-pac", 2995, 40)
+    assert "2995 patients with the finding in the calibration part, which has 40" in refusal.reason
+    assert "about 5990 in the library" in refusal.reason
     assert fitted.point_names == ("specificity-50-pac",)
+
+
+@pytest.mark.parametrize(("text", "needed"), [(TEXT, 58), (PROBE, 116)], ids=["half", "quarter"])
+def test_a_library_of_the_patients_that_a_refusal_names_is_enough(reference: Reference, text: str, needed: int) -> None:
+    """Of sensitivity 0.9 with confidence 0.95, which takes 29 patients in the calibration part."""
+    finding, plan = read_finding(text, "x"), Plan(read_wishes(("sensitivity=0.9:pac",)), by=())
+    negatives = tuple(each for each in reference.asked if each.value == "0")
+    positive = next(each for each in reference.asked if each.value == "1")
+    for count in (needed - 4, needed):
+        more = tuple(replace(positive, patient=f"more {number}") for number in range(count))
+        fitted = fit(finding, replace(reference, asked=negatives + more), plan)
+        assert bool(fitted.points) == (count == needed)
+        assert all(f"about {needed} in the library" in each.reason for each in fitted.refusals)
 
 
 def test_the_pair_is_there_exactly_where_a_score_can_lie_between(reference: Reference) -> None:
@@ -96,7 +115,7 @@ def test_the_pair_is_there_exactly_where_a_score_can_lie_between(reference: Refe
     parts = split(reference.asked, finding, with_training=False, seed=0)
     rows = scored(parts.images["calibration"], finding, None)
     wishes = [read_wish("specificity=0.95:pac"), read_wish("sensitivity=0.95:pac")]
-    found = fit_points(wishes, rows, rows, confidence=0.5, seed=0)
+    found = fit_points(wishes, rows, rows, confidence=0.5, seed=0, share=0.5)
     thresholds = {point.name: point.threshold for point in found.points}
     assert bool(found.pairs) == (thresholds["specificity-95-pac"] > thresholds["sensitivity-95-pac"])
 
@@ -245,6 +264,43 @@ def test_the_page_of_a_fit_holds_its_figures_and_no_script(reference: Reference)
     assert "An &lt;encoder&gt;." in page
     assert "<script" not in page
     assert all(point.name in page for point in fitted.points)
+    assert "count every image, also those on which this finding would abstain" in page
+
+
+def test_the_share_of_images_with_a_call_is_what_the_server_would_say(reference: Reference) -> None:
+    """Against deciding about each held-out image; a floor of agreement takes calls away and moves no rate."""
+    text = finding_text("mass", f"{POINT}") + "[abstain]\nleast_agreement = 0.7\n"
+    finding, fitted = read_finding(text, "x"), fitted_on(reference, text)
+    context = Context(fitted.encoder, fitted.library, fitted.library.labelled_count, bytes(32))
+    made: dict[str, list[bool]] = {}
+    for each in split(reference.asked, finding, with_training=False, seed=0).images["test"]:
+        hits = [Hit(Case(p.case_id, CaseFacts(), {"mass": p.value}), p.similarity) for p in each.priors]
+        found = decide(finding, fitted, hits, DecisionAsked(each.facts, each.vector), context).decision
+        made.setdefault(each.patient, []).append(found.call is not Call.ABSTAIN)
+    assert fitted.called
+    assert fitted.called.value == pytest.approx(np.mean([np.mean(own) for own in made.values()]))
+    lax = fitted_on(reference, TEXT)
+    assert lax.called
+    assert lax.called.value > fitted.called.value > 0.0
+    assert lax.points == fitted.points
+    assert f"would be made on {fitted.called.value:.0%}" in render_fit(fitted, statement="")
+
+
+def test_predictive_values_are_those_at_the_held_out_prevalence(reference: Reference) -> None:
+    """By Bayes' rule from the rates; two in five patients have a mass, in either part."""
+    fitted = fitted_on(reference, TEXT)
+    assert fitted.prevalence == pytest.approx(0.4)
+    points = sorted(fitted.points, key=lambda point: point.threshold)
+    page, rows = render_fit(fitted, statement=""), predictive_rows(fitted)
+    assert len(rows) == len(points) > 0
+    for point, (name, positive, negative) in zip(points, rows, strict=True):
+        hits, alarms = 0.4 * point.sensitivity.value, 0.6 * (1.0 - point.specificity.value)
+        misses, quiet = 0.4 - hits, 0.6 - alarms
+        assert name == point.name
+        assert float(positive.split("%")[0]) == pytest.approx(100 * hits / (hits + alarms), abs=0.6)
+        assert float(negative.split("%")[0]) == pytest.approx(100 * quiet / (quiet + misses), abs=0.6)
+        assert positive in page
+        assert negative in page
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

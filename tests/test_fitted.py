@@ -21,6 +21,7 @@ from nearcase.types import Interval
 
 WHOLE = fit(
     auroc=Interval(0.8, 0.7, 0.9),
+    prevalence=0.3,
     refusals=(Refusal("high", "too few", 299, 100),),
     familiarity=Familiarity(
         0.01, 0.1, 0.0, Ellipsoid(Array.of([0.0, 0.0]), Array.of([[0.6, 0.8]]), Array.of([0.3]), 0.1, 9.0)
@@ -56,6 +57,8 @@ def test_the_whole_fit_is_read_again() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "field"),
     [
+        (("prevalence",), 1.0, "prevalence"),
+        (("floors", "agreement"), None, "floors.agreement"),
         # counts
         (("splits", 0, "patients"), -1, "patients"),
         (("splits", 0, "patients"), 1.5, "splits[0].patients"),
@@ -131,9 +134,10 @@ def test_what_is_no_number_is_refused(text: bytes) -> None:
     refused(data.replace(mark, b'"threshold":' + text, 1))
 
 
-def test_an_older_fit_says_to_fit_again() -> None:
-    data = write_fitted(WHOLE).replace(b"nearcase-fitted/2", b"nearcase-fitted/1", 1)
-    assert "nearcase-fitted/1 of an older nearcase: run nearcase-eval fit again" in str(refused(data))
+@pytest.mark.parametrize("older", ["nearcase-fitted/1", "nearcase-fitted/2"])
+def test_an_older_fit_says_to_fit_again(older: str) -> None:
+    data = write_fitted(WHOLE).replace(b"nearcase-fitted/3", older.encode(), 1)
+    assert f"{older} of an older nearcase: run nearcase-eval fit again" in str(refused(data))
 
 
 def test_a_point_has_the_rates_of_the_curve_there() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import socket
+import threading
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,8 +25,10 @@ from made_library import POINT, declare, fill, finding_text, fitted_on, made_cas
 from prometheus_client.parser import text_string_to_metric_families
 from serving import scan, serving_here
 
+import nearcase.serve.metrics as metrics_module
 from nearcase.errors import Unready
 from nearcase.serve.app import App
+from nearcase.serve.metrics import MetricsPort, make_metrics
 from nearcase.v1 import decision_pb2 as d
 from nearcase.v1 import decision_pb2_grpc, search_pb2_grpc
 from nearcase.v1 import search_pb2 as s
@@ -137,6 +143,33 @@ async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
         with pytest.raises(Unready, match="metrics"):
             async with serving_here(tmp_path / "second", metrics_listen=app.metrics.address):
                 pass
+
+
+def serving_threads() -> int:
+    return sum("process_request_thread" in each.name for each in threading.enumerate())
+
+
+def test_half_a_request_for_metrics_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that falls silent nor one that sends a byte now and then."""
+    monkeypatch.setattr(metrics_module, "CONNECTION_S", 1.5)
+    port = MetricsPort()
+    port.start(FREE, make_metrics().registry)
+    host, _, number = port.address.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        stack.callback(port.stop)
+        halves = [stack.enter_context(socket.create_connection((host, int(number)), timeout=10)) for _ in range(4)]
+        for each in halves:
+            each.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+        time.sleep(0.5)
+        assert serving_threads() == 4
+        with contextlib.suppress(OSError):
+            for _ in range(30):
+                halves[0].sendall(b"x")
+                time.sleep(0.1)
+        assert [each.recv(1) for each in halves[1:]] == [b""] * 3
+        assert serving_threads() == 0
+        with urllib.request.urlopen(f"http://{port.address}/metrics", timeout=10) as answer:
+            assert b"nearcase_refused_requests" in answer.read()
 
 
 @pytest.fixture(scope="module")

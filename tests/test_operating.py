@@ -186,6 +186,13 @@ def test_a_target_beyond_the_data_is_refused_with_the_patients_it_takes() -> Non
         select(small, Choice(target_specificity=0.99))
 
 
+def test_a_refused_target_tells_the_patients_of_the_part_and_of_the_library() -> None:
+    """The calibration part is about half of the library: twice its patients are needed there."""
+    expected = r"29 patients .* calibration part \(about 133 in the library\) .* got 28 in it \(128 in the library\)"
+    with pytest.raises(Unsupported, match=expected):
+        select(fit(positives=28), Choice(target_sensitivity=0.9))
+
+
 def test_a_finding_not_worth_calling_is_refused() -> None:
     high, low = draws(3)
     reversed_scores = curve_of((low[:100], high), draws(4))
@@ -201,7 +208,7 @@ def replace_negatives(split: Split, count: int) -> Split:
 
 def test_a_refused_fit_is_told_by_its_name() -> None:
     fitted = fit(refusals=(Refusal("sensitivity-99", "no threshold can be promised", 299, 100),))
-    with pytest.raises(Unsupported, match="299 patients for the point sensitivity-99, got 100"):
+    with pytest.raises(Unsupported, match="a point sensitivity-99 that the data supports, got none: no threshold"):
         select(fitted, Choice("sensitivity-99"))
 
 

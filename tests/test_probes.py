@@ -6,7 +6,10 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -15,7 +18,7 @@ from serving import serving_here
 
 from nearcase.errors import InvalidInput, Unready
 from nearcase.serve.health import SERVICES
-from nearcase.serve.probes import MAX_QUESTION_BYTES, ask
+from nearcase.serve.probes import MAX_AT_ONCE, MAX_QUESTION_BYTES, ask
 from nearcase.settings_file import read_settings
 from nearcase.v1 import library_pb2, library_pb2_grpc
 
@@ -77,3 +80,30 @@ async def test_an_address_that_is_taken_stops_the_start(tmp_path: Path) -> None:
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInput, match="health_listen"):
         read_settings(environment={}, health_listen="somewhere")
+
+
+async def test_a_flood_of_watches_and_of_half_questions_blinds_no_probe(tmp_path: Path) -> None:
+    """A probe is answered at once though more of each are open, by several connections, than are heard at once."""
+
+    async def half() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async with serving_here(tmp_path, health_listen=FREE) as app, AsyncExitStack() as stack:
+        apart = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(app.probes.address, options=apart))
+            for _ in range(4)
+        ]
+        watch = health_pb2_grpc.HealthStub(channels[0]).Watch(health_pb2.HealthCheckRequest())
+        assert await asyncio.wait_for(watch.code(), 10) is grpc.StatusCode.UNIMPLEMENTED
+        checks = [cast(Any, channel).stream_unary("/grpc.health.v1.Health/Check") for channel in channels[:3]]
+        halves = [check(half()) for check in checks for _ in range(MAX_AT_ONCE // 2)]
+        await asyncio.sleep(0.5)
+        health = health_pb2_grpc.HealthStub(channels[3])
+        assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=3)).status
+        assert sum(not call.done() for call in halves) <= MAX_AT_ONCE
+        ended = [call for call in halves if call.done()]
+        assert {await call.code() for call in ended} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        for call in halves:
+            call.cancel()

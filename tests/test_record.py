@@ -224,11 +224,11 @@ def test_an_erased_case_leaves_the_seal_and_every_other_proof() -> None:
     left = blotted(data, {gone.case_id}.__contains__)
     assert left is not None
     assert gone.case_id.encode() not in left
-    assert record.salts[4].encode() not in left  # without it nobody can try whether a case was there
+    assert record.salts[5].encode() not in left  # without it nobody can try whether a case was there
     assert record.basis.priors[2].case_id.encode() in left
     assert json.loads(left)["sha256"] == record.record_id
     assert blotted(left, {gone.case_id}.__contains__) is None
-    with pytest.raises(InvalidInput, match="1 of its 11 parts") as caught:
+    with pytest.raises(InvalidInput, match="2 of its 12 parts") as caught:
         read_record(left)
     assert caught.value.reason == "EVIDENCE_ERASED"
 
@@ -237,7 +237,11 @@ def test_an_edited_record_is_told_from_an_erased_one() -> None:
     record = named(usual(1).record)
     left = blotted(write_record(record), {record.basis.priors[0].case_id}.__contains__)
     assert left is not None
-    for old, new in ((b'"answer":"', b'"answer":"0'), (b'"value":"1"', b'"value":"0"'), (b"null", b'{"case_id":"x"}')):
+    for old, new in (
+        (b'"prevalence":0.1', b'"prevalence":0.2'),
+        (b'"value":"1"', b'"value":"0"'),
+        (b"null", b'{"case_id":"x"}'),
+    ):
         assert left.replace(old, new, 1) != left
         with pytest.raises(InvalidInput) as caught:
             read_record(left.replace(old, new, 1))

@@ -11,6 +11,7 @@ from decisions import ASKED, CONTEXT, MASS, fit, hits
 
 from nearcase.decide.decision import decide
 from nearcase.decide.record import Record, read_record
+from nearcase.decide.record_file import FORMAT, OLDER
 from nearcase.errors import InvalidInput, NotFound
 from nearcase.serve.records import MAX_REMEMBERED, Records
 
@@ -69,3 +70,15 @@ def test_an_edited_record_that_names_it_is_removed(tmp_path: Path) -> None:
     assert records.blot({name(2)}.__contains__) == 1
     with pytest.raises(NotFound):
         records.read(record.record_id)
+
+
+@pytest.mark.parametrize("form", OLDER)
+def test_a_record_of_an_older_form_that_names_it_is_removed_whole(tmp_path: Path, form: str) -> None:
+    records, record = Records(tmp_path), record_naming(1, 2)
+    records.keep([record])
+    (file,) = tmp_path.rglob("*.json")
+    file.write_bytes(file.read_bytes().replace(FORMAT.encode(), form.encode()))
+    assert records.blot({name(9)}.__contains__) == 0
+    assert file.exists()
+    assert records.blot({name(2)}.__contains__) == 1
+    assert not file.exists()

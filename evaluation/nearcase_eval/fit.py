@@ -10,8 +10,9 @@ from nearcase.decide.fitted import CALIBRATION, TEST, Fitted
 from nearcase.decide.prompt import PromptHead
 from nearcase.errors import InvalidInput, Unsupported
 from nearcase.types import Interval
-from nearcase_eval.auroc import auroc_of
-from nearcase_eval.fit_calibration import calibrate
+from nearcase_eval.fit_area import patient_auroc
+from nearcase_eval.fit_calibration import calibrate, prevalence_of
+from nearcase_eval.fit_calls import called_of
 from nearcase_eval.fit_limits import familiarity, validated_groups
 from nearcase_eval.fit_points import Wish, check_wishes, curve_points, fit_points
 from nearcase_eval.fit_probe import train
@@ -65,8 +66,15 @@ def fit(finding: Finding, reference: Reference, plan: Plan, prompts: PromptHead 
 def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> Fitted:
     calibration, test = (scored(parts.images[name], finding, about) for name in (CALIBRATION, TEST))
     _check(calibration, test)
-    points = fit_points(plan.wishes, calibration, test, confidence=plan.confidence, seed=plan.seed)
-    return replace(
+    points = fit_points(
+        plan.wishes,
+        calibration,
+        test,
+        confidence=plan.confidence,
+        seed=plan.seed,
+        share=parts.calibration_share,
+    )
+    fitted = replace(
         about,
         calibration=calibrate(calibration, finding, plan.calibration),
         points=points.points,
@@ -74,8 +82,10 @@ def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, 
         refusals=points.refusals,
         curve=curve_points(calibration, test, seed=plan.seed),
         auroc=_area(test),
+        prevalence=prevalence_of(test),
         groups=validated_groups(reference.asked, parts.images[TEST], finding, about, plan.by),
     )
+    return replace(fitted, called=called_of(parts.images[TEST], finding, fitted))
 
 
 def _about(finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> Fitted:
@@ -88,6 +98,7 @@ def _about(finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> 
         negative_values=finding.negative_values,
         scope=finding.scope.text,
         scorer=finding.scorer,
+        floors=finding.floors,
         encoder=reference.encoder,
         library=reference.library,
         unit="image",
@@ -105,7 +116,7 @@ def _check(calibration: Sample, test: Sample) -> None:
 
 
 def _area(test: Sample) -> Interval | None:
-    found = auroc_of(test)
+    found = patient_auroc(test)
     if found.value is None or found.low is None or found.high is None:
         return None
     return Interval(found.value, found.low, found.high, found.level)

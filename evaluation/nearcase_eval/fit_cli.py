@@ -16,6 +16,7 @@ from rich.table import Table
 from nearcase.decide.finding import Finding
 from nearcase.decide.findings import read_finding
 from nearcase.decide.fitted import Fitted, write_fitted
+from nearcase.decide.rate import decimal
 from nearcase.encode.card import default_encoder_folder, read_card
 from nearcase.encode.runtime import open_encoder
 from nearcase.errors import InvalidInput
@@ -24,7 +25,7 @@ from nearcase_eval.cohort import read_cohort
 from nearcase_eval.embedding import embed_cohort
 from nearcase_eval.fit import Plan, fit
 from nearcase_eval.fit_calibration import KINDS as CALIBRATIONS
-from nearcase_eval.fit_page import POINT_COLUMNS, point_rows, render_fit
+from nearcase_eval.fit_page import POINT_COLUMNS, PREDICTIVE_COLUMNS, called, point_rows, predictive_rows, render_fit
 from nearcase_eval.fit_points import DEFAULT, PAIR, read_wishes
 from nearcase_eval.fit_probe import KINDS as PROBES
 from nearcase_eval.fit_prompt import prompts_of
@@ -135,6 +136,14 @@ def print_fit(out: Console, fitted: Fitted) -> None:
     for row in point_rows(fitted):
         table.add_row(*row)
     out.print(table)
+    if values := predictive_rows(fitted):
+        out.print(f"At the held-out prevalence of {decimal(fitted.prevalence or 0.0)}:", markup=False)
+        predictive = Table(*PREDICTIVE_COLUMNS, box=None, pad_edge=False)
+        for row in values:
+            predictive.add_row(*row)
+        out.print(predictive)
+    if fitted.points:
+        out.print(called(fitted), markup=False)
     for refusal in fitted.refusals:
         out.print(f"refused: {refusal.name}: {refusal.reason}", markup=False)
     if {PAIR[1], PAIR[2]} <= {point.name for point in fitted.points} and not fitted.pairs:

@@ -11,7 +11,7 @@ from nearcase.decide.familiar import Ellipsoid, Familiarity
 from nearcase.decide.finding import Finding
 from nearcase.decide.fitted import Fitted
 from nearcase.decide.groups import FEWEST_PATIENTS, Group, Patients
-from nearcase_eval.auroc import auroc_of
+from nearcase_eval.fit_area import patient_auroc
 from nearcase_eval.fit_reference import Asked
 from nearcase_eval.fit_scores import scored
 from nearcase_eval.sample import Bools, Sample
@@ -65,9 +65,10 @@ def validated_groups(
     """Returns each group that any image is of: validated where enough held-out patients rank nearly as well as all do.
 
     Enough is ten patients with the finding and ten without; nearly is an AUROC at most the fit's `gap` below that of
-    all. Such a group has its scores too, which say at each operating point whether its rates are near enough.
+    all, each patient weighing once in both. Such a group has its scores too, which say at each operating point whether
+    its rates are near enough.
     """
-    overall = auroc_of(scored(test, finding, fitted)).value
+    overall = patient_auroc(scored(test, finding, fitted)).value
     groups = []
     for attribute, name, least, below in _named(images, by):
         members = [each for each in test if _is_in(each, attribute, name, least, below)]
@@ -110,7 +111,7 @@ def _why_not(data: Sample, overall: float | None, gap: float) -> str:
     negatives = data.patients_among(~data.truth)
     if min(positives, negatives) < FEWEST_PATIENTS:
         return f"{positives} held-out patients with the finding and {negatives} without, {FEWEST_PATIENTS} are needed"
-    area = auroc_of(data).value
+    area = patient_auroc(data).value
     if area is None or overall is None or area < overall - gap:
         return f"its AUROC is more than {gap:g} below that of all"
     return ""

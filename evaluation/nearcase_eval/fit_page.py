@@ -8,7 +8,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from nearcase import report
 from nearcase.decide.fitted import Fitted
-from nearcase.decide.rate import decimal
+from nearcase.decide.rate import decimal, npv, ppv
 from nearcase.report.decision_view import Stop, area, percent
 from nearcase.report.roc import cross, steps
 from nearcase.report.style import style_of
@@ -23,6 +23,8 @@ _PAGES = Environment(
 )
 GROUP_COLUMNS = ("group", "patients with the finding, without", "point", "sensitivity", "specificity", "validated")
 POINT_COLUMNS = ("point", "positive from", "sensitivity", "specificity", "promise")
+
+PREDICTIVE_COLUMNS = ("point", "PPV", "NPV")
 
 
 def render_fit(fitted: Fitted, *, statement: str) -> str:
@@ -40,12 +42,25 @@ def render_fit(fitted: Fitted, *, statement: str) -> str:
         style=style_of("evidence.css", "decision.css"),
         columns=POINT_COLUMNS,
         rows=point_rows(fitted),
+        predictive_columns=PREDICTIVE_COLUMNS,
+        predictive_rows=predictive_rows(fitted),
+        prevalence=decimal(fitted.prevalence) if fitted.prevalence else "",
+        called=called(fitted),
         group_columns=GROUP_COLUMNS,
         group_rows=group_rows(fitted),
         curve=steps(curve) if curve else "",
         area=area(fitted.auroc) if fitted.auroc else "",
         stops=[Stop(point.name, "", (), cross(point), False) for point in points],
     )
+
+
+def called(fitted: Fitted) -> str:
+    """Returns a sentence on how many held-out images get a call, and what the figures count."""
+    counted = "Held-out figures count every image, also those on which this finding would abstain"
+    if fitted.called is None:
+        return f"{counted}."
+    share = percent(fitted.called.interval)
+    return f"{counted}: at its default point a call would be made on {share}, each patient weighing once."
 
 
 def point_rows(fitted: Fitted) -> list[tuple[str, ...]]:
@@ -61,6 +76,17 @@ def point_rows(fitted: Fitted) -> list[tuple[str, ...]]:
         )
         for point in points
     ]
+
+
+def predictive_rows(fitted: Fitted) -> list[tuple[str, ...]]:
+    """Returns PPV and NPV of each operating point at the held-out prevalence, the most sensitive first."""
+    if fitted.prevalence is None:
+        return []
+    rows: list[tuple[str, ...]] = []
+    for point in sorted(fitted.points, key=lambda point: point.threshold):
+        found = (of(point.sensitivity, point.specificity, fitted.prevalence) for of in (ppv, npv))
+        rows.append((point.name, *(percent(each) if each else "none are called so" for each in found)))
+    return rows
 
 
 def group_rows(fitted: Fitted) -> list[tuple[str, ...]]:

@@ -1,12 +1,13 @@
 """Operating points: chosen on the calibration patients, told of the held-out ones, refused where they are too few.
 
-Patients are counted, never images: thresholds are chosen on one image of each patient, drawn by the seed, and in a
-held-out rate each patient counts once, by the share of their images. Both are of an image of a new patient, which is
-what a server decides about.
+Each patient weighs once, however many images they have: thresholds are chosen on one image of each patient, drawn by
+the seed, and in a held-out rate each patient counts once, by the share of their images. Both are of an image of a new
+patient, which is what a server decides about.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,8 +116,13 @@ def _exactly(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-def fit_points(wishes: Sequence[Wish], calibration: Sample, test: Sample, *, confidence: float, seed: int) -> Points:
-    """Returns each wished point or its refusal, and the rule-in / rule-out pair where its two points leave room."""
+def fit_points(
+    wishes: Sequence[Wish], calibration: Sample, test: Sample, *, confidence: float, seed: int, share: float
+) -> Points:
+    """Returns each wished point or its refusal, and the rule-in / rule-out pair where its two points leave room.
+
+    The share is that of the library's patients who are in the calibration part: refusals say what the library needs.
+    """
     check_wishes(wishes)
     drawn = one_image_each(calibration, seed)
     positive_patients, negative_patients = test.patients_among(test.truth), test.patients_among(~test.truth)
@@ -125,7 +131,8 @@ def fit_points(wishes: Sequence[Wish], calibration: Sample, test: Sample, *, con
     for wish in wishes:
         chosen = choose(wish, drawn, confidence)
         if chosen.value is None:
-            refusals.append(Refusal(wish.name, chosen.reason, chosen.patients_needed, chosen.patients))
+            reason = _refused(wish, chosen, share)
+            refusals.append(Refusal(wish.name, reason, chosen.patients_needed, chosen.patients))
             continue
         ((sensitivity, specificity),) = held_out_rates(test, np.array([chosen.value]))
         points[wish.name] = FittedPoint(
@@ -139,6 +146,17 @@ def fit_points(wishes: Sequence[Wish], calibration: Sample, test: Sample, *, con
             negative_patients=negative_patients,
         )
     return Points(tuple(points.values()), _pairs(points), tuple(refusals))
+
+
+def _refused(wish: Wish, chosen: Threshold, share: float) -> str:
+    """Why, in patients of the calibration part, and of the library that would give it so many."""
+    if wish.method not in METHODS:
+        return chosen.reason
+    kind = "with the finding" if wish.aim == "sensitivity" else "without the finding"
+    return (
+        f"needs at least {chosen.patients_needed} patients {kind} in the calibration part, which has "
+        f"{chosen.patients}; that takes about {math.ceil(chosen.patients_needed / share)} in the library"
+    )
 
 
 def one_image_each(data: Sample, seed: int) -> Sample:

@@ -28,7 +28,7 @@ from nearcase.retrieve.cases import CHANGED, THUMBNAIL, case_id_of, patient_key,
 from nearcase.retrieve.counting import values_of
 from nearcase.retrieve.library import Library as StoredLibrary
 from nearcase.retrieve.search import Query, Scope, search
-from nearcase.serve.findings import evidence_of
+from nearcase.serve.findings import evidence_of, numbers_of
 from nearcase.types import Case, CaseFacts
 from nearcase_eval.ages import ages_of
 from nearcase_eval.cohort import Cohort, CohortImage
@@ -154,7 +154,10 @@ async def _ask_all(
 ) -> tuple[Asked, ...]:
     if not cases:
         raise InvalidInput(f"expected cases in scope that tell the outcome of {finding.name}, got none")
-    scope = Scope(k=finding.scorer.k, where=evidence_of(finding))
+    where = evidence_of(finding)
+    if finding.is_number:
+        where = numbers_of(finding, await values_of(index, finding.label, where))
+    scope = Scope(k=finding.scorer.k, where=where)
     asked = []
     for case, vector in cases:
         hits = (await search(index, [Query(case, vector)], scope)).hits

@@ -24,6 +24,11 @@ class Parts:
     images: dict[str, tuple[Asked, ...]]
     splits: tuple[Split, ...]
 
+    @property
+    def calibration_share(self) -> float:
+        """The share of the library's patients that thresholds are chosen on."""
+        return SHARES[TRAINING in self.images][CALIBRATION]
+
 
 def split(asked: Sequence[Asked], finding: Finding, *, with_training: bool, seed: int) -> Parts:
     """Returns the parts: whole patients, as many with the finding in each part as its share asks.

@@ -47,20 +47,29 @@ def fit(
 
 
 def maximise(
-    design: Floats, truth: Bools, *, offset: Floats | None = None, ridge: Floats | None = None
+    design: Floats,
+    truth: Bools,
+    *,
+    offset: Floats | None = None,
+    ridge: Floats | None = None,
+    weight: Floats | None = None,
 ) -> tuple[Floats, Floats] | None:
-    """Returns (coefficients (C,), inverse information (C, C)); ridge (C,) is a penalty on each squared coefficient."""
+    """Returns (coefficients (C,), inverse information (C, C)).
+
+    Ridge (C,) is a penalty on each squared coefficient; weight (N,) is how often each row counts, once where not given.
+    """
     base = np.zeros(truth.size) if offset is None else offset
+    often = np.ones(truth.size) if weight is None else weight
     penalty = np.zeros(design.shape[1]) if ridge is None else ridge
     columns = np.ascontiguousarray(design.T)  # long rows are passed through several times faster than long columns
     beta: Floats = np.zeros(design.shape[1])
     for _ in range(STEPS):
         chance = expit(base + beta @ columns)
-        information = columns @ (columns * (chance * (1.0 - chance))).T + np.diag(penalty)
+        information = columns @ (columns * (often * chance * (1.0 - chance))).T + np.diag(penalty)
         if np.linalg.cond(information) > 1e14:
             return None
         inverse = np.linalg.inv(information).astype(np.float64, copy=False)
-        step: Floats = inverse @ (columns @ (truth - chance) - penalty * beta)
+        step: Floats = inverse @ (columns @ (often * (truth - chance)) - penalty * beta)
         scale = max(1.0, float(np.abs(step).max()) / 5.0)  # a far first step would overshoot
         beta = (beta + step / scale).astype(np.float64, copy=False)
         if float(np.abs(beta).max()) > LARGE * 10.0:

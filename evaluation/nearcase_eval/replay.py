@@ -16,7 +16,7 @@ from nearcase.index.base import Index, Point
 from nearcase.index.filters import And, Equals, Filter
 from nearcase.index.opening import open_index
 from nearcase.retrieve.cases import case_id_of, to_payload
-from nearcase.retrieve.library import has_label
+from nearcase.retrieve.scope import has_label
 from nearcase.retrieve.search import Query, Scope, search
 from nearcase.types import Case, CaseFacts
 from nearcase_eval.cohort import Cohort, CohortImage

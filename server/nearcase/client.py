@@ -27,7 +27,6 @@ from nearcase.types import (
     CaseFacts,
     DecisionResult,
     EncoderSummary,
-    FindingFit,
     FindingSummary,
     LibraryStatistics,
     OperatingPoint,
@@ -252,11 +251,6 @@ class Client:
         with self._errors():
             request = decision_pb2.GetRocRequest(finding=finding)
             return convert.roc_from_proto(self._decide.GetRoc(request, timeout=self._timeout_s))
-
-    def fit(self, finding: FindingSummary) -> FindingFit:
-        """Returns the points and the curve of a finding; both are empty where nothing was fitted for it."""
-        roc = self.roc(finding.name) if finding.operating_points else None
-        return FindingFit(self.operating_points(finding.name), roc, finding.refused_points)
 
     def record(self, record_id: str) -> bytes:
         """Returns the record of a decision, as `nearcase replay` reads it."""

@@ -13,6 +13,7 @@ from nearcase.errors import InvalidInput
 from nearcase.v1 import decision_pb2, library_pb2, search_pb2, types_pb2
 
 _CALLS = {call: decision_pb2.Call.Value(f"CALL_{call.name}") for call in types.Call}
+_SAID = {number: call for call, number in _CALLS.items()}
 _CASE_FIELDS = frozenset(types_pb2.Case.DESCRIPTOR.fields_by_name)
 _FACTS = tuple(field.name for field in dataclasses.fields(types.CaseFacts))  # once: asdict would copy each hit deeply
 
@@ -240,15 +241,15 @@ def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decisi
         strength=_strength_to_proto(decision.strength) if decision.strength else None,
         measurement=decision_pb2.Measurement(**dataclasses.asdict(measurement)) if measurement else None,
         record_id=decision.record_id,
+        point_calls=[_point_call_to_proto(each) for each in decision.point_calls],
     )
 
 
 def decision_from_proto(message: decision_pb2.Decision) -> types.Decision:
     """The inverse of decision_to_proto."""
-    calls = {number: call for call, number in _CALLS.items()}
     return types.Decision(
         finding=message.finding,
-        call=calls[message.call],
+        call=_SAID[message.call],
         votes=tuple(types.Vote(vote.value, vote.share, vote.count) for vote in message.votes),
         evidence=tuple(
             types.Evidence(
@@ -267,6 +268,7 @@ def decision_from_proto(message: decision_pb2.Decision) -> types.Decision:
         strength=_strength_from_proto(message.strength) if message.HasField("strength") else None,
         measurement=_measurement_from_proto(message.measurement) if message.HasField("measurement") else None,
         record_id=message.record_id,
+        point_calls=tuple(_point_call_from_proto(each) for each in message.point_calls),
     )
 
 
@@ -348,6 +350,23 @@ def finding_from_proto(message: decision_pb2.Finding) -> types.FindingSummary:
     )
 
 
+def _point_call_to_proto(each: types.PointCall) -> decision_pb2.PointCall:
+    return decision_pb2.PointCall(
+        name=each.name,
+        call=_CALLS[each.call],
+        abstain_reason=each.abstain_reason,
+        operating_point=point_to_proto(each.operating_point),
+        rule_out_point=_point_or_none(each.rule_out_point),
+        asked=each.is_asked,
+    )
+
+
+def _point_call_from_proto(each: decision_pb2.PointCall) -> types.PointCall:
+    point = point_from_proto(each.operating_point)
+    rule_out = point_from_proto(each.rule_out_point) if each.HasField("rule_out_point") else None
+    return types.PointCall(each.name, _SAID[each.call], each.abstain_reason, point, rule_out, each.asked)
+
+
 def _point_or_none(point: types.OperatingPoint | None) -> decision_pb2.OperatingPoint | None:
     return point_to_proto(point) if point else None
 
@@ -370,12 +389,5 @@ def _strength_from_proto(message: decision_pb2.Strength) -> types.Strength:
 
 
 def _measurement_from_proto(message: decision_pb2.Measurement) -> types.Measurement:
-    return types.Measurement(
-        most_likely=message.most_likely,
-        mean=message.mean,
-        low=message.low,
-        high=message.high,
-        level=message.level,
-        method=message.method,
-        unit=message.unit,
-    )
+    names = [field.name for field in dataclasses.fields(types.Measurement)]
+    return types.Measurement(**{name: getattr(message, name) for name in names})

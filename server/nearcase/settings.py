@@ -182,7 +182,8 @@ class Settings:
     """Streams that add images, which have places of their own, so that they keep no search out."""
 
     stream_idle_s: float = 300.0
-    """An adding stream that sends nothing for so long is ended; its unfinished upload can be resumed."""
+    """An adding stream that sends nothing for so long is ended; its unfinished upload can be resumed. A
+    search or decision for a file in chunks is ended after 30 s of silence, or after this where it is less."""
 
     drain_s: float = 10.0
     """Time that requests in progress have to finish after SIGTERM; Kubernetes kills after 30 s by default."""

@@ -211,6 +211,18 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class PointCall:
+    """What a decision says at one point or pair: what asking for that one would answer."""
+
+    name: str
+    call: Call
+    abstain_reason: str  # UPPER_SNAKE_CASE; empty unless call is ABSTAIN
+    operating_point: OperatingPoint  # of a pair, the rule-in point
+    rule_out_point: OperatingPoint | None
+    is_asked: bool  # the decision was asked for this one, or it is the finding's default
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What the evidence says of one finding; an abstention has no probability, point, PPV or NPV."""
 
@@ -228,6 +240,7 @@ class Decision:
     npv: Interval | None = None
     strength: Strength | None = None
     measurement: Measurement | None = None  # of a finding that is a number
+    point_calls: tuple[PointCall, ...] = ()  # at every fitted point, every pair and the point of a target
     record_id: str = ""  # names the record that it can be replayed from
 
 
@@ -302,8 +315,8 @@ class RefusedPoint:
 
     name: str
     reason: str
-    patients_needed: int
-    patients: int  # that there were
+    patients_needed: int  # in the calibration part, which is a half or a quarter of the library
+    patients: int  # that there were in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,15 +332,6 @@ class FindingSummary:
     default_operating_point: str = ""
     positive_values: tuple[str, ...] = ()  # of its label; empty where none was declared positive
     refused_points: tuple[RefusedPoint, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FindingFit:
-    """What was fitted for a finding, as a page shows it."""
-
-    points: tuple[OperatingPoint, ...] = ()
-    roc: Roc | None = None
-    refused: tuple[RefusedPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

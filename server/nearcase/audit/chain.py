@@ -8,13 +8,14 @@ says so, when there is room again. All of it blocks, and is for one thread at a 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nearcase.audit.event import FILE, FULL, RESUMED, AuditEvent
+from nearcase.audit.event import DAMAGED, FILE, FULL, RESUMED, AuditEvent
 from nearcase.audit.files import day_of, file_of, files_in, lines_in
 from nearcase.audit.head import Head, HeadFile
 from nearcase.audit.key import AuditKey, sync_folder
@@ -32,6 +33,8 @@ FILE_BYTES = 64 * 2**20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _KEY = "key "
 
+log = logging.getLogger(__name__)
+
 
 class AuditChain:
     """The open trail of one server.
@@ -42,9 +45,20 @@ class AuditChain:
         head: The file of the head.
         clock: Tells when; never what comes first.
         file_bytes: Size after which a file ends.
+        was_begun: There was a trail in the folder once, whatever is there now.
     """
 
-    def __init__(self, folder: Path, key: AuditKey, head: HeadFile, clock: Clock, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: AuditKey,
+        head: HeadFile,
+        clock: Clock,
+        file_bytes: int = FILE_BYTES,
+        *,
+        was_begun: bool = False,
+    ) -> None:
+        self._was_begun = was_begun
         self._folder, self._key, self._clock, self._file_bytes = folder, key, clock, file_bytes
         self._head_file, self._head = head, Head()
         self._last_file, self._day = 0, ""
@@ -55,10 +69,16 @@ class AuditChain:
         """Written since it was opened."""
         self.lost = 0
         """Events that could not be written, to be told when there is room again."""
+        self.damages = 0
+        """Times since it was opened that it was found damaged."""
 
     @classmethod
-    def open(cls, folder: Path, key: AuditKey, clock: Clock, *, file_bytes: int = FILE_BYTES) -> AuditChain:
+    def open(
+        cls, folder: Path, key: AuditKey, clock: Clock, *, file_bytes: int = FILE_BYTES, was_begun: bool = False
+    ) -> AuditChain:
         """Returns the trail in a folder, which is made where there is none; what a crash left is made good.
+
+        A trail that was begun (its key is there) and of which nothing is left is a damaged one, not a new one.
 
         Raises:
             Unready: With reason AUDIT_IN_USE: another server writes this trail. With reason DISK: the disk refuses.
@@ -69,7 +89,7 @@ class AuditChain:
             sync_folder(folder.parent)
             head = HeadFile(folder, key)
             try:
-                return cls._opened(folder, key, head, clock, file_bytes)
+                return cls._opened(cls(folder, key, head, clock, file_bytes, was_begun=was_begun))
             except BaseException:
                 head.close()
                 raise
@@ -77,11 +97,10 @@ class AuditChain:
             raise Unready(f"the audit trail can not be used: {error.strerror}", reason="DISK") from error
 
     @classmethod
-    def _opened(cls, folder: Path, key: AuditKey, head: HeadFile, clock: Clock, file_bytes: int) -> AuditChain:
-        if not head.lock():
+    def _opened(cls, chain: AuditChain) -> AuditChain:
+        if not chain._head_file.lock():
             raise Unready("another server writes this audit trail", reason="AUDIT_IN_USE")
-        _check_key(folder, key)
-        chain = cls(folder, key, head, clock, file_bytes)
+        check_key(chain._folder, chain._key)
         chain._make_reserve()
         chain._reopen()
         return chain
@@ -162,18 +181,25 @@ class AuditChain:
     def _reopen(self) -> None:
         """Begins where the disk says that the trail ends."""
         self._close_file()
-        was_begun = not self._head_file.is_empty
+        was_begun = self._was_begun or not self._head_file.is_empty
         found = recover(self._folder, self._key, self._head_file.read(), was_begun=was_begun)
         self._head, self._last_file, self._day = found.head, found.last_file, found.day
         if found.can_append:
             path = next(file.path for file in files_in(self._folder) if file.number == found.head.file)
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        damages = [words for kind, _, words in found.found if kind == DAMAGED]
+        for words in damages:
+            log.warning("the audit trail is damaged, and a record will say so for good: %s", words)
+        if found.is_new or (
+            found.can_append and not damages
+        ):  # a new head would hide that one is missing, till it is told
             self._head_file.write(found.head)
         self._is_doubtful = False
         now_s = self._clock.now_s()
         told = [AuditEvent(kind, now_s, count=count, detail=words) for kind, count, words in found.found]
         if told:
             self._write(told)
+            self.damages += len(damages)
 
     def _tell_full(self) -> None:
         self._is_full = True
@@ -212,12 +238,20 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _check_key(folder: Path, key: AuditKey) -> None:
-    for detail in _keys_named(folder):
-        if detail != key.check_value:
-            message = "the audit trail was begun with another key; give that one, or a new folder"
-            raise InvalidInput(message, reason="AUDIT_KEY", field="audit_key")
-        return
+def check_key(folder: Path, key: AuditKey) -> None:
+    """Returns where a trail was begun with this key, or there is none yet.
+
+    Raises:
+        InvalidInput: With reason AUDIT_KEY: it was begun with another.
+        Unready: With reason DISK: the disk refuses.
+    """
+    try:
+        named = next(_keys_named(folder), key.check_value)
+    except OSError as error:
+        raise Unready(f"the audit trail can not be read: {error.strerror}", reason="DISK") from error
+    if named != key.check_value:
+        message = "the audit trail was begun with another key; give that one, or a new folder"
+        raise InvalidInput(message, reason="AUDIT_KEY", field="audit_key")
 
 
 def _keys_named(folder: Path) -> Iterator[str]:
@@ -229,5 +263,5 @@ def _keys_named(folder: Path) -> Iterator[str]:
             except ValueError:
                 break
             if kept.event.kind == FILE and kept.event.detail.startswith(_KEY):
-                yield kept.event.detail.split()[1]
+                yield kept.event.detail.removeprefix(_KEY).partition(" ")[0]
             break

@@ -26,6 +26,9 @@ of the trail itself: a file begins, the disk was full or has room again, records
 set aside."""
 
 
+MOST_COUNT = 2**63 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What was said of one finding."""
@@ -84,13 +87,12 @@ def event_from_json(line: Mapping[str, Any]) -> AuditEvent:
         ValueError: The object is no event.
     """
     try:
-        given = {name: line[name] for name in _NAMES if name in line}
-        for name in ("about", "cases", "patients"):
-            given[name] = tuple(map(str, given.get(name, ())))
-        decisions = tuple(Said(**said) for said in line.get("decisions", ()))
-        at_s = datetime.fromisoformat(line["at"]).timestamp()
-        return AuditEvent(kind=str(line["kind"]), at_s=at_s, decisions=decisions, **given)
-    except (KeyError, TypeError, AttributeError) as error:
+        given = {name: _value(name, line[name]) for name in _NAMES if name in line}
+        decisions = tuple(
+            Said(**{name: _text(text) for name, text in said.items()}) for said in line.get("decisions", ())
+        )
+        return AuditEvent(kind=_text(line["kind"]), at_s=_read(line["at"]), decisions=decisions, **given)
+    except (KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise ValueError("no event") from error
 
 
@@ -103,6 +105,33 @@ def _written(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="microseconds")
 
 
+def _read(at: str) -> float:
+    """A moment that has no year of four digits in UTC could not be shown again."""
+    at_s = datetime.fromisoformat(at).timestamp()
+    datetime.fromtimestamp(at_s, UTC)
+    return at_s
+
+
+def _value(name: str, given: object) -> Any:
+    if name == "count":
+        if type(given) is not int or not 0 <= given <= MOST_COUNT:
+            raise TypeError
+        return given
+    if name not in _LISTS:
+        return _text(given)
+    if not isinstance(given, list):
+        raise TypeError
+    return tuple(map(_text, given))
+
+
+def _text(given: object) -> str:
+    """Half a surrogate pair, which JSON can hold, could not be printed."""
+    if not isinstance(given, str):
+        raise TypeError
+    return given.encode("utf-8", "replace").decode()
+
+
+_LISTS = ("about", "cases", "patients")
 _NAMES = tuple(
     field.name for field in dataclasses.fields(AuditEvent) if field.name not in ("kind", "at_s", "decisions")
 )

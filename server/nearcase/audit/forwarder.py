@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nearcase.audit.dicom_messages import messages_of
-from nearcase.audit.files import files_in, lines_in
+from nearcase.audit.files import MOST_LINE, files_in, lines_in
 from nearcase.audit.line import Kept, read
 from nearcase.audit.syslog import Collector, Connection, framed
 from nearcase.errors import InvalidInput
@@ -120,10 +120,7 @@ class Forwarder:
         while True:
             self._new.clear()
             records, place = await asyncio.to_thread(self._following)
-            messages = [
-                framed(xml, kept.event.at_s, self._host) for kept in records for xml in messages_of(kept, self._host)
-            ]
-            await connection.send(messages)
+            await connection.send([message for kept in records for message in self._messages(kept)])
             if place != self._place:
                 self._recent.append((loop.time(), self._place))
                 while self._recent[0][0] < loop.time() - AGAIN_S:
@@ -137,6 +134,13 @@ class Forwarder:
             except TimeoutError:
                 pass
 
+    def _messages(self, kept: Kept) -> list[bytes]:
+        try:
+            return [framed(xml, kept.event.at_s, self._host) for xml in messages_of(kept, self._host)]
+        except (ValueError, OverflowError):  # forged: one that can not be told must not hold up those after it
+            log.warning("record %d of the audit trail can not be told, and is not sent to the collector", kept.seq)
+            return []
+
     def _go_back(self) -> None:
         now_s = asyncio.get_running_loop().time()
         while self._recent and self._recent[0][0] < now_s - AGAIN_S:
@@ -147,20 +151,29 @@ class Forwarder:
 
     def _following(self) -> tuple[list[Kept], Place]:
         """Returns the next records, and the place after them; lines that are no records are passed over."""
+        found, place, strange = self._read_on()
+        if strange:
+            log.warning("lines of the audit trail that are no records and are not sent: %d; see verify", strange)
+        return found, place
+
+    def _read_on(self) -> tuple[list[Kept], Place, int]:
         last, place = self._last(), self._place
-        found: list[Kept] = []
-        for file in files_in(self._folder):
+        found, strange, files = list[Kept](), 0, files_in(self._folder)
+        for file in files:
             if file.number < place.file:
                 continue
             offset = place.offset if file.number == place.file else 0
             for start, line, is_whole in lines_in(file.path, offset):
+                is_begun = not is_whole and file is files[-1] and len(line) < MOST_LINE  # the rest of it is to come
                 kept = _readable(line) if is_whole else None
-                if not is_whole or (kept is not None and kept.seq > last) or len(found) == AT_ONCE:
-                    return found, place
+                if is_begun or (kept is not None and kept.seq > last) or len(found) == AT_ONCE:
+                    return found, place, strange
                 if kept is not None:
                     found.append(kept)
-                place = Place(kept.seq if kept else place.seq, file.number, start + len(line) + 1)
-        return found, place
+                else:
+                    strange += 1
+                place = Place(kept.seq if kept else place.seq, file.number, start + len(line) + is_whole)
+        return found, place, strange
 
 
 def _readable(line: bytes) -> Kept | None:

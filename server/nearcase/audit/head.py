@@ -52,7 +52,7 @@ class HeadFile:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there never was one."""
+        """Whether nothing was ever written to it, or all of it was taken away."""
         return os.fstat(self._descriptor).st_size == 0
 
     def write(self, head: Head) -> None:

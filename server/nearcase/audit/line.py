@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from nearcase.audit.event import AuditEvent, dumped, event_from_json, event_to_json
+from nearcase.audit.event import MOST_COUNT, AuditEvent, dumped, event_from_json, event_to_json
 from nearcase.audit.key import AuditKey
 
 NOTHING = "0" * 64
@@ -59,7 +59,12 @@ def read(line: bytes) -> Kept:
     try:
         found = json.loads(line)
         seq, prev = found["seq"], found["prev"]
-        if type(seq) is not int or seq < 1 or not isinstance(prev, str) or not isinstance(found["mac"], str):
+        if (
+            type(seq) is not int
+            or not 1 <= seq <= MOST_COUNT
+            or not isinstance(prev, str)
+            or not isinstance(found["mac"], str)
+        ):
             raise ValueError
         return Kept(seq, prev, event_from_json(found), hash_of(line))
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from nearcase.audit.files import TrailFile, files_in, lines_in
 from nearcase.audit.line import Kept, read
 from nearcase.errors import Unready
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,18 @@ def records_in(folder: Path, after_seq: int = 0) -> Iterator[Kept]:
 
 
 def records_of(file: TrailFile) -> Iterator[Kept]:
-    """Yields the records of one file, with their places."""
+    """Yields the records of one file, with their places; warns of lines that are none, at its end."""
+    strange = 0
     for number, (_, line, is_whole) in enumerate(lines_in(file.path), 1):
         try:
             kept = read(line) if is_whole else None
         except ValueError:
+            strange += 1
             continue
         if kept:
             yield dataclasses.replace(kept, file=file.path.name, line=number)
+    if strange:
+        log.warning("lines of %s that are no records and were left out: %d; see verify", file.path.name, strange)
 
 
 def _since(files: list[TrailFile], after_seq: int) -> list[TrailFile]:

@@ -3,6 +3,7 @@
 What is after the head and sealed was written in the last moment of a process that died, and counts. What is after it
 and is not sealed was cut short: it is set aside in a file of its own, and a record says so. What is not where the head
 says was there and is gone: a record says that too, and the trail goes on after it, so that the gap stays for good.
+Where the head itself is gone nobody knows how much else is: a record says so, and a number is left out before it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nearcase.audit.event import DAMAGED, TORN
 from nearcase.audit.files import TrailFile, files_in, lines_in
 from nearcase.audit.head import Head
 from nearcase.audit.key import AuditKey, sync_folder
-from nearcase.audit.line import hash_of, is_sealed, read
+from nearcase.audit.line import Kept, hash_of, is_sealed, read
 
 ASIDE = "torn"
 """What files of cut lines begin with."""
@@ -28,9 +29,10 @@ class Recovered:
     """Where the trail goes on, and what must be told first."""
 
     head: Head
-    last_file: int = 0  # largest number that is taken
+    last_file: int = 0  # largest number that is taken, in a row with those before it
     day: str = ""  # of that file
     can_append: bool = False  # to the file of the head
+    is_new: bool = False  # there is nothing yet, and never was
     found: list[tuple[str, int, str]] = field(default_factory=list)  # kind, count, words
 
 
@@ -41,21 +43,34 @@ def recover(folder: Path, key: AuditKey, head: Head | None, *, was_begun: bool) 
         folder: Of the trail; this process has its lock.
         key: Its key.
         head: As it was read; None where it is missing or was changed.
-        was_begun: There was a head once.
+        was_begun: There was a trail once.
     """
     files = files_in(folder)
-    last = files[-1] if files else None
-    state = Recovered(head or Head(), last.number if last else 0, last.day if last else "")
+    state = Recovered(head or _last_sealed(files, key))
+    if head is None and not files and not was_begun:
+        state.is_new = True
+        return state
     if head is None:
-        if not files and not was_begun:
-            return state
-        state.head = _last_sealed(files, key)
         state.found.append((DAMAGED, 0, "the head is missing or was changed; records at the end may be missing"))
     elif not _holds(files, head):
         state.found.append((DAMAGED, head.seq, f"record {head.seq}, the last, is not where it was written"))
+        _number(state, files)
         return state
     _go_on(state, folder, files, key)
+    _number(state, files_in(folder))
+    state.can_append = state.head.seq > 0 and state.last_file == state.head.file
+    if head is None:  # the gap is seen also where the record of it is taken away in turn
+        state.head = replace(state.head, seq=state.head.seq + 1)
     return state
+
+
+def _number(state: Recovered, files: Sequence[TrailFile]) -> None:
+    """What somebody put far behind does not push the numbers on."""
+    days = {file.number: file.day for file in files}
+    state.last_file = state.head.file
+    while state.last_file + 1 in days:
+        state.last_file += 1
+    state.day = days.get(state.last_file, "")
 
 
 def _holds(files: Sequence[TrailFile], head: Head) -> bool:
@@ -86,8 +101,6 @@ def _go_on(state: Recovered, folder: Path, files: Sequence[TrailFile], key: Audi
         if end == 0:  # it was begun, and nothing was written into it
             file.path.unlink()
             sync_folder(folder)
-            state.last_file = min(state.last_file, file.number - 1)
-    state.can_append = state.head.seq > 0 and state.last_file == state.head.file
 
 
 def _take(state: Recovered, file: TrailFile, begin: int, key: AuditKey) -> int:
@@ -100,10 +113,8 @@ def _take(state: Recovered, file: TrailFile, begin: int, key: AuditKey) -> int:
 
 def _sealed(file: TrailFile, begin: int, key: AuditKey, after: Head) -> Iterator[Head]:
     for start, line, is_whole in lines_in(file.path, begin):
-        if not is_whole or not is_sealed(line, key):
-            return
-        kept = read(line)
-        if (kept.seq, kept.prev) != (after.seq + 1, after.sha256):
+        kept = _kept(line, key) if is_whole else None
+        if kept is None or (kept.seq, kept.prev) != (after.seq + 1, after.sha256):
             return
         after = Head(kept.seq, kept.sha256, file.number, start, start + len(line) + 1)
         yield after
@@ -114,12 +125,19 @@ def _last_sealed(files: Sequence[TrailFile], key: AuditKey) -> Head:
     for file in reversed(files):
         found = Head()
         for start, line, is_whole in lines_in(file.path):
-            if is_whole and is_sealed(line, key):
-                kept = read(line)
+            kept = _kept(line, key) if is_whole else None
+            if kept:
                 found = Head(kept.seq, kept.sha256, file.number, start, start + len(line) + 1)
         if found.seq:
             return found
     return Head()
+
+
+def _kept(line: bytes, key: AuditKey) -> Kept | None:
+    try:
+        return read(line) if is_sealed(line, key) else None
+    except ValueError:
+        return None
 
 
 def _set_aside(folder: Path, file: TrailFile, end: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nearcase.audit.chain import AuditChain
-from nearcase.audit.key import AuditKey, default_key_file, make_key, read_key
+from nearcase.audit.key import AuditKey, default_key_file, make_key, read_key, sync_folder
 from nearcase.errors import InvalidInput, Unready
 
 if TYPE_CHECKING:
@@ -152,21 +152,40 @@ class AuditTrail:
 def open_trail(folder: Path, key_file: Path | None, clock: Clock) -> AuditTrail:
     """Returns the trail in a folder; without a key file one is made beside the folder.
 
+    A key that a server made is there only where a trail was; one that was given may be older than its trail.
+
     Raises:
         InvalidInput: The key is unfit, or another than the trail was begun with.
         Unready: The disk refuses, or another server writes this trail.
     """
     file = key_file or default_key_file(folder)
-    if key_file is None and not file.exists():
+    was_begun = key_file is None and file.exists()
+    if key_file is None and not was_begun:
         if folder.is_dir() and any(folder.glob("*.jsonl")):
             message = f"expected the key of the audit trail at {file.name}, beside its folder; restore it"
             raise InvalidInput(message, reason="AUDIT_KEY", field="audit_key")
-        try:
-            make_key(file)
-        except OSError as error:
-            raise Unready(f"the key of the audit trail can not be made: {error.strerror}", reason="DISK") from error
+        return _open_new(folder, file, clock)
     key = read_key(file)
-    return AuditTrail(AuditChain.open(folder, key, clock), key)
+    return AuditTrail(AuditChain.open(folder, key, clock, was_begun=was_begun), key)
+
+
+def _open_new(folder: Path, file: Path, clock: Clock) -> AuditTrail:
+    """The key has its name only when there is a head: who dies in between begins anew, and no trail seems missing."""
+    fresh = file.with_name(f"{file.name}.new")
+    try:
+        if not fresh.exists():
+            make_key(fresh)
+        key = read_key(fresh)
+        chain = AuditChain.open(folder, key, clock)
+        try:
+            fresh.replace(file)
+            sync_folder(file.parent)
+        except OSError:
+            chain.close()
+            raise
+    except OSError as error:
+        raise Unready(f"the key of the audit trail can not be made: {error.strerror}", reason="DISK") from error
+    return AuditTrail(chain, key)
 
 
 def not_kept(why: str) -> Unready:

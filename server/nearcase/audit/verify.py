@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from nearcase.audit.event import FILE, AuditEvent
+from nearcase.audit.event import DAMAGED, FILE, AuditEvent
 from nearcase.audit.files import TrailFile, files_in, lines_in
 from nearcase.audit.head import Head, read_head
 from nearcase.audit.key import AuditKey
@@ -87,14 +88,17 @@ class _Walk:
         """Yields the files, and tells of those that are missing."""
         expected = 1
         for file in files:
-            for number in range(expected, min(file.number, expected + MOST_FAULTS)):
-                self._tell(f"file {number} is missing")
+            self._tell_missing(range(expected, file.number))
             expected = file.number + 1
             self._out.files += 1
             yield file
         if self._head:
-            for number in range(expected, min(self._head.file + 1, expected + MOST_FAULTS)):
-                self._tell(f"file {number}, which the head is in, is missing")
+            self._tell_missing(range(expected, self._head.file + 1), "; the head is in the last")
+
+    def _tell_missing(self, gap: range, more: str = "") -> None:
+        if gap:
+            which = f"file {gap.start} is" if len(gap) == 1 else f"files {gap.start} to {gap.stop - 1} are"
+            self._tell(f"{which} missing{more}")
 
     def take(self, file: TrailFile) -> None:
         """Takes one file in."""
@@ -128,6 +132,10 @@ class _Walk:
         self._count(kept)
         if not is_sealed_well:
             self._tell("the record was changed", *place, kept.seq)
+        if kept.event.kind == DAMAGED:
+            when = datetime.fromtimestamp(kept.event.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            why = "".join(letter if letter.isprintable() else "?" for letter in kept.event.detail)
+            self._tell(f"the server found the trail damaged at {when}: {why}", *place, kept.seq)
         expected = self._last.seq + 1
         if kept.seq < expected:
             self._tell(f"record {kept.seq} comes after record {self._last.seq}", *place, kept.seq)

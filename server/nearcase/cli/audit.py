@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from nearcase.audit.chain import check_key
 from nearcase.audit.dicom_messages import messages_of
 from nearcase.audit.event import dumped, event_to_json
 from nearcase.audit.key import AuditKey, default_key_file, read_key
@@ -127,12 +129,17 @@ def export_trail(
         for line in lines:
             click.echo(line)
         return
-    with out.open("xb") as file:
+    with open(out, "xb", opener=_for_owner) as file:
         count = sum(bool(file.write(line + b"\n")) for line in lines)
     if as_json:
         print_json({"lines": count, "file": str(out)})
     else:
         click.echo(f"{count} lines in {out}")
+
+
+def _for_owner(path: str, flags: int) -> int:
+    """Who asked is in it, and the folder that it is from is for its owner alone."""
+    return os.open(path, flags, 0o600)
 
 
 def _lines(found: Iterator[Kept], *, dicom: bool) -> Iterator[bytes]:
@@ -163,6 +170,7 @@ def _names(folder: Path, key_file: Path | None, given: dict[str, Any]) -> tuple[
     if sum(map(bool, asked.values())) > 1:
         raise InvalidInput("expected one of --case, --patient, --study and --image")
     key: AuditKey = read_key(key_file or default_key_file(folder))
+    check_key(folder, key)  # names of another key would just not be there
     return tuple(key.named(given["tenant"], kind, value) for kind, value in asked.items() if value)
 
 

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from nearcase.cli.facts import facts_given, facts_options
 from nearcase.cli.options import connected, console, frame_option, json_option, print_json, server_option
-from nearcase.cli.query import decide_about, read_query
+from nearcase.cli.query import Asked, decide_about, read_query
 from nearcase.cli.reports import check_report
 from nearcase.client import Client
 from nearcase.report import words
 from nearcase.report.decision_page import render_decision
-from nearcase.report.decision_view import figures, percent
+from nearcase.report.decision_view import FindingFit, figures, percent
 from nearcase.report.text import case_cells, encoder_line, plain
 from nearcase.types import Decision, DecisionResult
 
@@ -109,17 +109,27 @@ def decide(
                 console().print(f"Decided about {note}.", markup=False)
             print_result(console(), result)
         if report and result.decisions:
-            write_page(report, client, result, asked.name)
+            write_page(report, client, result, asked)
     if report and result.decisions and not as_json:
         console().print(f"Wrote {report}", markup=False)
 
 
-def write_page(report: Path, client: Client, result: DecisionResult, name: str) -> None:
+def write_page(report: Path, client: Client, result: DecisionResult, asked: Asked) -> None:
     """Writes the decision page; the decisions were printed, and have their records, whatever becomes of it."""
-    fits = {each.name: client.fit(each) for each in client.findings()}
+    fits = {
+        each.name: FindingFit(client.roc(each.name) if each.operating_points else None, each.refused_points)
+        for each in client.findings()
+    }
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    page = render_decision(result, fits, title=f"Decision on {name}", generated_at=now)
+    page = render_decision(result, fits, title=f"Decision on {_given(asked)}", generated_at=now)
     report.write_text(page, encoding="utf-8")
+
+
+def _given(asked: Asked) -> str:
+    """Names of files and ids of cases may be those of patients, and a page is passed on."""
+    if not asked.files:
+        return "what the library holds"
+    return "the picture given" if asked.image_count == 1 else f"the {words.images(asked.image_count)} given"
 
 
 def print_result(out: Console, result: DecisionResult) -> None:
@@ -169,6 +179,8 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     """Returns one decision for machines; of each case its id, value, similarity and weight."""
     bare = dataclasses.asdict(dataclasses.replace(decision, evidence=()))
     bare["call"] = decision.call.value
+    for shown, said in zip(bare["point_calls"], decision.point_calls, strict=True):
+        shown["call"] = said.call.value
     bare["evidence"] = [
         {
             "case_id": piece.hit.case.case_id,

@@ -18,8 +18,8 @@ class Calibration:
     """A fitted map from scores to probabilities, at the prevalence of the data that it was fitted on.
 
     Isotonic: straight lines between knots, flat outside them. Platt (1999): expit(slope logit(score) + intercept).
-    Scores are first clipped to clip .. 1 - clip: vote shares hit 0 and 1, where the logit is infinite, and k votes can
-    not say more than 1/(2k).
+    Scores are first clipped to clip .. 1 - clip: vote shares hit 0 and 1, where the logit is infinite, and k plain
+    votes can not say more than 1/(2k). Weighted shares can: they are clipped only where digits end.
     """
 
     kind: str  # one of KINDS
@@ -75,5 +75,5 @@ class Calibration:
 
 
 def clip_of_votes(k: int) -> float:
-    """Returns how near to 0 and 1 the share of k votes may come: 1/(2k)."""
+    """Returns how near to 0 and 1 the share of k plain votes may come: 1/(2k)."""
     return 0.5 / max(k, 2)  # one vote says only yes or no; clipped to a half it would say nothing

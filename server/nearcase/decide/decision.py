@@ -19,7 +19,7 @@ from nearcase.decide.record import Origin, Record, record_of
 from nearcase.decide.scorers import measure
 from nearcase.decide.verdict import verdict
 from nearcase.errors import InvalidInput, NotFound, Unsupported
-from nearcase.types import CaseFacts, Decision, Hit
+from nearcase.types import CaseFacts, Decision, Hit, PointCall
 
 if TYPE_CHECKING:
     from nearcase.types import Embedding
@@ -82,7 +82,24 @@ def decide(finding: Finding, fitted: Fitted | None, hits: Sequence[Hit], asked: 
     evidence = tuple(
         dataclasses.replace(piece, hit=hit) for piece, (_, hit) in zip(bare.evidence, weighed, strict=True)
     )
-    return Decided(dataclasses.replace(bare, evidence=evidence, record_id=record.record_id), record)
+    calls = _point_calls(finding, fitted, asked.facts, basis) if fitted else ()
+    decision = dataclasses.replace(bare, evidence=evidence, record_id=record.record_id, point_calls=calls)
+    return Decided(decision, record)
+
+
+def _point_calls(finding: Finding, fitted: Fitted, facts: CaseFacts, basis: Basis) -> tuple[PointCall, ...]:
+    """At every point the same verdict on the same evidence; the groups are judged at that point."""
+    named = {name: select(fitted, Choice(name)) for name in fitted.point_names}
+    own = basis.selected
+    if own is not None and own not in named.values():
+        named[own.point.name] = own
+    calls = []
+    for name, selected in named.items():
+        groups = _groups(finding, fitted, facts, selected)
+        there = verdict(dataclasses.replace(basis, selected=selected, refusal="", groups=groups))
+        rule_out = selected.rule_out.shown if selected.rule_out else None
+        calls.append(PointCall(name, there.call, there.abstain_reason, selected.point.shown, rule_out, selected == own))
+    return tuple(calls)
 
 
 def _weighed(finding: Finding, hits: Sequence[Hit]) -> list[tuple[Prior, Hit]]:
@@ -112,7 +129,7 @@ def _basis(finding: Finding, fitted: Fitted | None, priors: tuple[Prior, ...], a
         selected=selected,
         refusal=refusal,
         prevalence=asked.prevalence,
-        limits=_limits(fitted, asked.vector) if fitted and same_encoder else Limits(),
+        limits=limits_of(fitted, asked.vector) if fitted and same_encoder else Limits(),
         groups=_groups(finding, fitted, asked.facts, selected) if fitted else (),
         image_count=asked.image_count,
     )
@@ -140,6 +157,7 @@ def _fit(finding: Finding, fitted: Fitted) -> Fit:
         "negative values": (finding.negative_values, fitted.negative_values),
         "scope": (finding.scope.text, fitted.scope),
         "scorer": (finding.scorer, fitted.scorer),
+        "floors of a call": (finding.floors.of_images, fitted.floors.of_images),
     }
     changed = tuple(name for name, (now, then) in parts.items() if now != then)
     return Fit(fitted.encoder, fitted.library, changed, fitted.calibration, fitted.residuals)
@@ -150,7 +168,12 @@ def _groups(finding: Finding, fitted: Fitted, facts: CaseFacts, selected: Select
     return groups_of(facts, fitted.groups, finding.floors.groups, points, fitted.gap)
 
 
-def _limits(fitted: Fitted, vector: Embedding | None) -> Limits:
+def limits_of(fitted: Fitted, vector: Embedding | None) -> Limits:
+    """Returns the fitted limits of what is like the library, and the distance of an image's embedding.
+
+    Raises:
+        InvalidInput: There is no embedding to compare.
+    """
     known = fitted.familiarity
     if known is None:
         return Limits()

@@ -112,6 +112,11 @@ class Floors:
     library_change: float = 0.0  # share of the fit's labelled cases that may be gone, or have come, since
     groups: tuple[str, ...] = ()  # attributes (sex, age) for which the query's group must have been validated
 
+    @property
+    def of_images(self) -> tuple[float, float | None, frozenset[str]]:
+        """Those that choose between images; the others are about the library as a whole."""
+        return self.agreement, self.similarity, frozenset(self.groups)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

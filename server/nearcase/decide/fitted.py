@@ -11,18 +11,19 @@ from nearcase.decide.calibrate import Calibration
 from nearcase.decide.canonical import digest, format_of, seal, unseal
 from nearcase.decide.curve import CurvePoint, check_curve, check_rates
 from nearcase.decide.familiar import Familiarity
-from nearcase.decide.finding import Scorer
+from nearcase.decide.finding import Floors, Scorer
 from nearcase.decide.groups import Group, check_groups
 from nearcase.decide.point import FittedPoint, Pair, Refusal, check_line
 from nearcase.decide.probe import Probe
 from nearcase.decide.prompt import PromptHead
+from nearcase.decide.rate import Rate, check_prevalence
 from nearcase.errors import InvalidInput
 from nearcase.types import Interval
 
-FORMAT = "nearcase-fitted/2"
+FORMAT = "nearcase-fitted/3"
 
-_OLDER = ("nearcase-fitted/1",)
-"""Formats that say too little of the library and of groups of people: who has such a fit fits again."""
+_OLDER = ("nearcase-fitted/1", "nearcase-fitted/2")
+"""Formats that say too little of the library, of groups of people, or of when no call is made: fit again."""
 
 UNITS = ("image", "patient")
 
@@ -105,6 +106,7 @@ class Fitted:
     negative_values: tuple[str, ...]
     scope: str  # in the filter language
     scorer: Scorer
+    floors: Floors  # at the fit; below these no call is made
     encoder: str  # identity of the encoder's card
     library: Library
     unit: str  # that promises are of: an image of a new patient, or the patient by their highest image
@@ -115,6 +117,8 @@ class Fitted:
     refusals: tuple[Refusal, ...] = ()
     curve: tuple[CurvePoint, ...] = ()  # strictest first
     auroc: Interval | None = None  # held-out
+    prevalence: float | None = None  # held-out, each patient by the share of their images
+    called: Rate | None = None  # held-out images on which a call is made at the finding's default point
     familiarity: Familiarity | None = None
     groups: tuple[Group, ...] = ()
     gap: float = 0.1  # by which a validated group's AUROC and rates may be below those of all
@@ -143,6 +147,8 @@ class Fitted:
         check_groups(self.groups)
         if not 0.0 <= self.gap <= 1.0:
             raise InvalidInput(f"expected a gap inside 0..1, got {self.gap:g}", field="gap")
+        if self.prevalence is not None:
+            check_prevalence(self.prevalence)
         if len({split.name for split in self.splits} & {CALIBRATION, TEST}) != 2:
             raise InvalidInput(f"expected the splits {CALIBRATION} and {TEST}, got others", field="splits")
         if len({split.name for split in self.splits}) != len(self.splits):

@@ -1,7 +1,7 @@
 """How a decision was asked for: all that it takes to ask again, but whom or what it was about.
 
 What names a person is not kept, only that it was there: the ids of a stored case, the facts that came with a file, and
-a filter that could name a patient. Whoever replays the decision gives them again.
+a filter that could name a patient (by an id, a date or free text). Whoever replays the decision gives them again.
 """
 
 from __future__ import annotations

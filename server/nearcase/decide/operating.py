@@ -6,6 +6,7 @@ a higher target of sensitivity, a lower one of specificity and a higher cost of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -82,9 +83,7 @@ def _named(fitted: Fitted, name: str) -> Selected:
             return Selected(points[pair.rule_in], points[pair.rule_out])
     for refusal in fitted.refusals:
         if refusal.name == name:
-            _refuse(
-                f"{refusal.patients_needed} patients for the point {name}, got {refusal.patients}: {refusal.reason}"
-            )
+            _refuse(f"a point {name} that the data supports, got none: {refusal.reason}")
     known = ", ".join(fitted.point_names) or "none"
     raise NotFound(
         f"expected an operating point of {fitted.finding} ({known}), got another name",
@@ -96,7 +95,7 @@ def _named(fitted: Fitted, name: str) -> Selected:
 def _sensitive(fitted: Fitted, target: float) -> FittedPoint:
     """The highest threshold that misses few enough of the calibration positives."""
     patients = fitted.curve[-1].positives_called
-    allowed = _allowed(target, patients, "with the finding")
+    allowed = _allowed(target, patients, sum(part.positive_patients for part in fitted.splits), "with the finding")
     place = next(each for each in fitted.curve if patients - each.positives_called <= allowed)
     return _promised(fitted, place, "sensitivity", target)
 
@@ -104,18 +103,23 @@ def _sensitive(fitted: Fitted, target: float) -> FittedPoint:
 def _specific(fitted: Fitted, target: float) -> FittedPoint:
     """The lowest threshold that calls few enough of the calibration negatives."""
     patients = fitted.curve[-1].negatives_called
-    allowed = _allowed(target, patients, "without the finding")
+    allowed = _allowed(target, patients, sum(part.negative_patients for part in fitted.splits), "without the finding")
     quiet = [each for each in fitted.curve if each.negatives_called <= allowed]
     if not quiet:
         _refuse(f"a threshold that calls at most {allowed} of {patients} patients without the finding, got none")
     return _promised(fitted, quiet[-1], "specificity", target)
 
 
-def _allowed(target: float, patients: int, kind: str) -> int:
+def _allowed(target: float, patients: int, of_all: int, kind: str) -> int:
+    """How many calibration patients may be wrong; of_all are those of every part, of which the calibration has some."""
     allowed = most_misses(patients, target, CONFIDENCE)
     if allowed is None:
         needed = patients_needed(target, CONFIDENCE)
-        _refuse(f"{needed} patients {kind} to promise {target!r} with confidence {CONFIDENCE!r}, got {patients}")
+        library = math.ceil(needed * of_all / max(patients, 1))
+        _refuse(
+            f"{needed} patients {kind} in the calibration part (about {library} in the library) to promise {target!r} "
+            f"with confidence {CONFIDENCE!r}, got {patients} in it ({of_all} in the library)"
+        )
     return allowed
 
 

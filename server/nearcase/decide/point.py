@@ -90,8 +90,8 @@ class Refusal:
 
     name: str
     reason: str  # one sentence
-    patients_needed: int
-    patients: int  # that there were
+    patients_needed: int  # in the calibration part
+    patients: int  # that there were in it
 
     def __post_init__(self) -> None:
         check_name(self.name)

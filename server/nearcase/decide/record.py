@@ -60,7 +60,7 @@ class Record:
     basis: Basis
     answer: str  # SHA-256 of what was decided, see answer_of
     inquiry: Inquiry = PLAIN  # how it was asked for
-    salts: tuple[str, ...] = ()  # one for each leaf of the file: the query's, then one for each prior case
+    salts: tuple[str, ...] = ()  # one for each leaf of the file: the query's, the answer's, and each prior case's
 
     @property
     def record_id(self) -> str:
@@ -70,7 +70,7 @@ class Record:
 
 def record_of(basis: Basis, decision: Decision, origin: Origin, inquiry: Inquiry, secret: bytes) -> Record:
     """Returns the record of a decision that was made from a basis; the secret, of 32 bytes, makes its salts."""
-    salts = tuple(hmac.digest(secret, b"%d" % leaf, "sha256").hex()[:32] for leaf in range(1 + len(basis.priors)))
+    salts = tuple(hmac.digest(secret, b"%d" % leaf, "sha256").hex()[:32] for leaf in range(2 + len(basis.priors)))
     return Record(origin, basis, answer_of(decision), inquiry, salts)
 
 
@@ -115,12 +115,12 @@ def answer_of(decision: Decision) -> str:
 
 
 def redacted(decision: Decision) -> Decision:
-    """Returns the decision as a replay gives it: without facts and pictures of cases, and without its record's id."""
+    """Returns the decision as a replay gives it: at its own point alone, without its id and facts of cases."""
     evidence = tuple(
         replace(piece, hit=Hit(Case(piece.hit.case.case_id, CaseFacts()), piece.hit.similarity))
         for piece in decision.evidence
     )
-    return replace(decision, evidence=evidence, record_id="")
+    return replace(decision, evidence=evidence, record_id="", point_calls=())
 
 
 def _hash(vector: Embedding | None) -> str:

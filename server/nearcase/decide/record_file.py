@@ -1,11 +1,12 @@
 """The file of a record, from which a case can be erased without the rest losing its proof.
 
-    {"format": "nearcase-record/3", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
+    {"format": "nearcase-record/4", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
 
-What names a case lies in leaves of its own: the query's hashes first, then each prior case, each with a random salt.
-The body holds the SHA-256 of every leaf, and the seal is the SHA-256 of the body, which is the record's id too. Erasing
-puts null in the place of a leaf: what is left still has the same seal, every other edit breaks it, and without the salt
-nobody can try whether a case that they know was there.
+What is of a case lies in leaves of its own, each with a random salt: first all that is known of the query, then the
+hash of the answer, which is of all of them, then each prior case. The body holds the SHA-256 of every leaf, and the
+seal is the SHA-256 of the body, which is the record's id too. Erasing puts null in the place of a leaf, and of the
+answer's: what is left still has the same seal, every other edit breaks it, and without the salts nobody can try whether
+a case that they know was there.
 
 Only the canonical bytes are taken: a key twice, or a number written in another way, would let two programs read two
 records under one seal.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nearcase.decide.canonical import digest, dump, load
@@ -27,27 +28,33 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMAT = "nearcase-record/3"
-OLDER = ("nearcase-record/2",)
-"""Sealed in the same way, so that cases are erased from them too; what they hold is less than a decision takes now."""
+FORMAT = "nearcase-record/4"
+OLDER = ("nearcase-record/2", "nearcase-record/3")
+"""Sealed in the same way. Their bodies hold the hash of the answer without a salt, and facts of the query, so that what
+names an erased case is not blotted but removed whole."""
 
 MAX_BYTES = 2**24
 """Above any record: 1000 cases and a calibration of thousands of steps are under 1 MiB."""
 
+_ANSWER = 1  # place of its leaf
+
 _KEYS = {"format", "sha256", "body", "leaves"}
-_QUERY = ("image_sha256", "vector_sha256")
+_ORIGIN = ("image_sha256", "vector_sha256")
+_BASIS = ("groups", "is_in_scope", "labelled_count", "measured", "image_count")
+_LIMITS = ("distance",)
+"""What is known of the query, by the part of the record that it is in."""
+
 _NAMES = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}")
 
 
 def seal_of(record: Record) -> str:
     """Returns what seals a record."""
-    return digest(_body(record, _leaves(record)))
+    return digest(_split(record)[0])
 
 
 def write_sealed(record: Record) -> bytes:
     """Returns the file: one line, canonical."""
-    leaves = _leaves(record)
-    body = _body(record, leaves)
+    body, leaves = _split(record)
     return dump({"format": FORMAT, "sha256": digest(body), "body": body, "leaves": leaves}) + b"\n"
 
 
@@ -68,7 +75,7 @@ def read_sealed(kind: type[T], data: bytes) -> T:
         raise InvalidInput(f"{message}: the decision can not be made again", reason="EVIDENCE_ERASED")
     try:
         return load(kind, _joined(outer["body"], outer["leaves"]))
-    except (InvalidInput, TypeError, KeyError, AttributeError) as error:
+    except (InvalidInput, TypeError, ValueError, KeyError, AttributeError) as error:
         raise _refusal(f"its body has another shape ({type(error).__name__})") from error
 
 
@@ -80,12 +87,19 @@ def blotted(data: bytes, is_erased: Callable[[str], bool]) -> bytes | None:
         is_erased: Of a case id, or of the SHA-256 of an image.
 
     Raises:
-        InvalidInput: With reason RECORD_INVALID: it names something erased, and is no record or was edited.
+        InvalidInput: It names something erased, and must be removed. With reason RECORD_INVALID: it is no record or was
+            edited. With reason RECORD_OLD: it is of a form from which nothing can be erased for good.
     """
     if not any(is_erased(name.decode()) for name in set(_NAMES.findall(data))):
         return None
     outer = _opened(data)
-    kept = [leaf if leaf and not any(map(is_erased, _named(leaf))) else None for leaf in outer["leaves"]]
+    if outer["format"] != FORMAT:
+        message = f"expected a record of the form {FORMAT}, got one of {outer['format']}, which is removed whole"
+        raise InvalidInput(message, reason="RECORD_OLD")
+    kept = [
+        leaf if leaf and at != _ANSWER and not any(map(is_erased, _named(leaf))) else None
+        for at, leaf in enumerate(outer["leaves"])
+    ]
     return dump(outer | {"leaves": kept}) + b"\n"
 
 
@@ -93,27 +107,27 @@ def _named(leaf: dict[str, Any]) -> list[str]:
     return [str(leaf[key]) for key in ("case_id", "image_sha256") if key in leaf]
 
 
-def _leaves(record: Record) -> list[dict[str, Any]]:
-    query = {name: getattr(record.origin, name) for name in _QUERY}
-    priors = [asdict(replace(prior, similarity=float(prior.similarity))) for prior in record.basis.priors]
-    return [{**leaf, "salt": salt} for leaf, salt in zip([query, *priors], record.salts, strict=True)]
-
-
-def _body(record: Record, leaves: list[dict[str, Any]]) -> dict[str, Any]:
-    """As plain JSON, so that it hashes the same before it is written and after it is read."""
-    body: dict[str, Any] = json.loads(dump(replace(record, basis=replace(record.basis, priors=()), salts=())))
-    for name in _QUERY:
-        del body["origin"][name]
-    del body["salts"], body["basis"]["priors"]
-    return body | {"leaves": [digest(leaf) for leaf in leaves]}
+def _split(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns body and leaves as plain JSON, so that they hash the same before they are written and after."""
+    priors = tuple(replace(prior, similarity=float(prior.similarity)) for prior in record.basis.priors)
+    body: dict[str, Any] = json.loads(dump(replace(record, basis=replace(record.basis, priors=priors), salts=())))
+    origin, basis = body["origin"], body["basis"]
+    parts = ((origin, _ORIGIN), (basis["limits"], _LIMITS), (basis, _BASIS))
+    query = {name: part.pop(name) for part, names in parts for name in names}
+    whole = [query, {"answer": body.pop("answer")}, *basis.pop("priors")]
+    del body["salts"]
+    leaves = [{**leaf, "salt": salt} for leaf, salt in zip(whole, record.salts, strict=True)]
+    return body | {"leaves": [digest(leaf) for leaf in leaves]}, leaves
 
 
 def _joined(body: dict[str, Any], leaves: list[dict[str, Any]]) -> dict[str, Any]:
-    query, *priors = ({key: value for key, value in leaf.items() if key != "salt"} for leaf in leaves)
+    query, answer, *priors = ({key: value for key, value in leaf.items() if key != "salt"} for leaf in leaves)
     whole = {key: value for key, value in body.items() if key != "leaves"}
-    whole["origin"] = whole["origin"] | query
-    whole["basis"] = whole["basis"] | {"priors": priors}
-    return whole | {"salts": [leaf["salt"] for leaf in leaves]}
+    basis = whole["basis"]
+    limits = basis["limits"] | {name: query.pop(name) for name in _LIMITS}
+    basis = basis | {"limits": limits, "priors": priors} | {name: query.pop(name) for name in _BASIS}
+    whole |= {"origin": whole["origin"] | query, "basis": basis}
+    return whole | answer | {"salts": [leaf["salt"] for leaf in leaves]}
 
 
 def _opened(data: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from nearcase.demo.server import running_server
 from nearcase.errors import NearcaseError
 from nearcase.report import words
 from nearcase.report.decision_page import render_decision
-from nearcase.report.decision_view import percent
+from nearcase.report.decision_view import FindingFit, percent
 from nearcase.types import Call, DecisionResult, FindingSummary
 
 LABEL, MODALITY, NAME = "exam", "CT", "exam-ct"
@@ -60,7 +60,8 @@ def decide(console: Console, corpus: Corpus, out: Path) -> None:
         shown = next((each for each in decided if each.differs), decided[0])
         now = datetime.now(UTC).isoformat(timespec="seconds")
         title = f"nearcase demo: is it {MODALITY}? {shown.image.shows}"
-        page = render_decision(shown.lax, {NAME: client.fit(summary)}, title=title, generated_at=now)
+        fits = {NAME: FindingFit(client.roc(NAME), summary.refused_points)}
+        page = render_decision(shown.lax, fits, title=title, generated_at=now)
     (out / "decision.html").write_text(page, encoding="utf-8")
     print_decision(console, shown, summary, sum(each.differs for each in decided), len(decided))
     console.print(f"Decision page: {out / 'decision.html'}", markup=False)

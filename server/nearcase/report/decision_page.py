@@ -13,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nearcase.errors import InvalidInput
 from nearcase.report import decision_view, view, words
+from nearcase.report.decision_view import FindingFit
 from nearcase.report.roc import steps
 from nearcase.report.style import style_of
-from nearcase.types import Decision, DecisionResult, FindingFit, RefusedPoint
+from nearcase.types import Decision, DecisionResult, RefusedPoint
 
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -83,7 +84,7 @@ def _section(number: int, decision: Decision, fits: FindingFit) -> _Section:
         explanation=decision.explanation,
         record_id=decision.record_id,
         figures=decision_view.figures(decision),
-        stops=decision_view.stops(decision, fits.points),
+        stops=decision_view.stops(decision),
         curve=steps(fits.roc.points) if fits.roc else "",
         area=decision_view.area(fits.roc.auroc) if fits.roc and fits.roc.auroc else "",
         refused=fits.refused,

@@ -9,10 +9,15 @@ from nearcase.decide import rate
 from nearcase.report import words
 from nearcase.report.roc import Cross, cross
 from nearcase.report.view import Fact, Picture, neighbour_picture
-from nearcase.types import Call, Decision, Evidence, Interval, OperatingPoint
+from nearcase.types import Decision, Evidence, Interval, OperatingPoint, PointCall, RefusedPoint, Roc
 
-LATE = ("NO_OPERATING_POINT", "POINT_NOT_SUPPORTED")
-"""Abstentions for want of a point: at a fitted one, the same evidence gives a call."""
+
+@dataclass(frozen=True, slots=True)
+class FindingFit:
+    """What was fitted for a finding."""
+
+    roc: Roc | None = None
+    refused: tuple[RefusedPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +39,12 @@ class Side:
     pictures: tuple[tuple[Picture, str], ...]  # with the share of the weight
 
 
-def stops(decision: Decision, points: tuple[OperatingPoint, ...]) -> tuple[Stop, ...]:
-    """Returns the points from the most sensitive to the most specific; the decision's own is among them."""
-    own = [point for point in (decision.operating_point, decision.rule_out_point) if point is not None]
-    extra = tuple(point for point in own if point.name not in {each.name for each in points})
-    ordered = sorted((*points, *extra), key=lambda point: (point.threshold, point.name))
-    chosen = decision.operating_point.name if decision.operating_point else ""
+def stops(decision: Decision) -> tuple[Stop, ...]:
+    """Returns the points and pairs from the most sensitive to the most specific, with what the server says at each."""
+    ordered = sorted(decision.point_calls, key=lambda each: (each.operating_point.threshold, each.name))
     return tuple(
-        Stop(point.name, call_at(decision, point), _point_facts(point), cross(point), point.name == chosen)
-        for point in ordered
+        Stop(each.name, words.call(each), _facts(each), cross(each.operating_point), each.is_asked) for each in ordered
     )
-
-
-def call_at(decision: Decision, point: OperatingPoint) -> str:
-    """Returns the call that this decision's score gives at a point; an abstention for another reason stays one."""
-    if decision.score is None or (decision.call is Call.ABSTAIN and decision.abstain_reason not in LATE):
-        return words.call(decision)
-    return "Positive" if decision.score >= point.threshold else "Negative"
 
 
 def figures(decision: Decision) -> tuple[Fact, ...]:
@@ -112,6 +106,20 @@ def _pictures(pieces: list[Evidence]) -> tuple[tuple[Picture, str], ...]:
     return tuple(
         (neighbour_picture(rank, piece.hit), f"{rate.percent(piece.weight)} of the weight")
         for rank, piece in enumerate(pieces, 1)
+    )
+
+
+def _facts(said: PointCall) -> tuple[Fact, ...]:
+    """Of a pair, its two thresholds, and then each of its points."""
+    point, rule_out = said.operating_point, said.rule_out_point
+    if rule_out is None:
+        return _point_facts(point)
+    return (
+        Fact("Rules in", point.name),
+        *_point_facts(point),
+        Fact("Rules out", rule_out.name),
+        Fact("Negative below score", rate.decimal(rule_out.threshold)),
+        *_point_facts(rule_out)[1:],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nearcase.types import Call, CaseFacts, Decision
+from nearcase.types import Call, CaseFacts, Decision, PointCall
 
 NOT_STATED = "not stated"
 
@@ -44,7 +44,7 @@ def similarity(cosine: float) -> str:
     return f"{cosine:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
-def call(decision: Decision) -> str:
+def call(decision: Decision | PointCall) -> str:
     """Returns what a decision says, with the reason where it says nothing."""
     said = _CALL[decision.call]
     if decision.call is not Call.ABSTAIN:

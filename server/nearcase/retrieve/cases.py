@@ -63,8 +63,12 @@ def to_payload(case: Case) -> Payload:
 
 
 def stamped(payload: Payload, now_s: float) -> Payload:
-    """Returns a payload that tells when it was written; no part of the case, and not carried to another library."""
-    return {**payload, CHANGED: now_s}
+    """Returns a payload that tells when it was written; no part of the case, and not carried to another library.
+
+    In whole microseconds: numbers of 17 digits come back from the engine's JSON off by their last bit now and then, and
+    what was written last before a fit would count as written after it.
+    """
+    return {**payload, CHANGED: round(now_s, 6)}
 
 
 def to_case(case_id: str, payload: Payload) -> Case:

@@ -16,7 +16,7 @@ from nearcase.retrieve.annotations import Annotations
 from nearcase.retrieve.bulk import change
 from nearcase.retrieve.cases import THUMBNAIL, patient_key, stamped, to_case, to_payload
 from nearcase.retrieve.corrections import Correction, corrected, moved, renewed
-from nearcase.retrieve.counting import Statistics, statistics
+from nearcase.retrieve.counting import Statistics, statistics, values_of
 from nearcase.retrieve.exactness import Exactness
 from nearcase.retrieve.proof import found_again, probes
 from nearcase.retrieve.snapshot import Snapshot
@@ -262,6 +262,10 @@ class Library:
         """Returns how many cases have each label, most frequent first."""
         return await self._index.facet("label_names", limit=1000)
 
+    async def values(self, label: str, where: Filter) -> dict[str, int]:
+        """Returns how many of the cases that match have each value of a label."""
+        return await values_of(self._index, label, where)
+
     async def statistics(self) -> Statistics:
         """Counts the whole library."""
         return await statistics(self._index)
@@ -359,11 +363,6 @@ class Library:
         for pending, outcome in zip(batch, outcomes, strict=True):
             if not pending.done.done():
                 pending.done.set_result(outcome)
-
-
-def has_label(name: str) -> Filter:
-    """Returns a filter for the cases that tell the outcome of a finding."""
-    return Equals("label_names", name)
 
 
 def all_of(*parts: Filter | None) -> Filter | None:

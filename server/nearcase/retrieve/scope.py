@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from nearcase.index.filters import Filter, In, Not
+from nearcase.index.filters import Equals, Filter, In, Not
 from nearcase.retrieve.cases import FLAGS, other_origin
 from nearcase.retrieve.library import all_of
 from nearcase.types import Case
@@ -82,6 +82,11 @@ class Scope:
     pooling: Pooling = Pooling.MEAN
     diversity: float = 0.0  # 0 is plain order; below 1
     near_duplicate_similarity: float | None = None  # images at or above it, to any example, are left out
+
+
+def has_label(name: str) -> Filter:
+    """Returns a filter for the cases that tell the outcome of a finding."""
+    return Equals("label_names", name)
 
 
 def in_scope(queries: Sequence[Query], scope: Scope) -> Filter:

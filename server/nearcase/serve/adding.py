@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nearcase.errors import InvalidInput, NearcaseError, Overloaded
+from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.intake.frames import middle_frame
 from nearcase.retrieve.annotations import Annotations, annotate, as_stated, given_to, renew
 from nearcase.retrieve.library import AddOutcome
 from nearcase.serve.annotations import read_annotations
 from nearcase.serve.caller import current
-from nearcase.serve.chunks import check_size
+from nearcase.serve.chunks import check_size, next_of
 from nearcase.serve.encoder_service import item_error
 from nearcase.serve.engine import Engine, to_case
 from nearcase.serve.notes import notes
@@ -24,6 +24,7 @@ from nearcase.v1.types_pb2 import FileChunk
 
 if TYPE_CHECKING:
     from nearcase.serve.uploads import Upload, Uploads
+    from nearcase.types import Case
 
 MAX_OPEN_ITEMS = 16
 """Chunked items that one stream may have begun and not finished."""
@@ -92,12 +93,7 @@ class AddStream:
                     items.create_task(self._work(*whole))
 
     async def _next(self, requests: AsyncIterator[AddImagesRequest]) -> AddImagesRequest | None:
-        idle_s = self._engine.settings.stream_idle_s
-        try:
-            async with asyncio.timeout(idle_s):
-                return await anext(requests, None)
-        except TimeoutError:
-            raise Overloaded(f"nothing came for {idle_s:g} s, so the stream was ended", reason="IDLE_STREAM") from None
+        return await next_of(requests, self._engine.settings.stream_idle_s)
 
     async def _receive(self, request: AddImagesRequest) -> tuple[Item, bytes] | None:
         """Returns the item that this message made whole, with its file if that came in one message."""
@@ -172,16 +168,22 @@ class AddStream:
             raise InvalidInput("the bytes that came do not have the announced sha256", field="sha256")
         known = await self._unchanged(item, sha256)
         if known:
-            notes().cases[known] = None
-            return _added(item, known, AddOutcome.UNCHANGED)
+            notes().shown([known])
+            return _added(item, known.case_id, AddOutcome.UNCHANGED)
         embedding = await self._engine.embed(data, item.frame_number, deadline_s=None, adding=True)
         privacy, stated = self._engine.privacy, to_case(embedding.prepared)
         given, case = privacy.given(stated, item.given), privacy.case(stated, item.given)
         outcome = await self._engine.library.add(case, given, embedding.embedded.embedding, current().name)
-        notes().shown([case])
+        whole = annotate(case, given)
+        notes().shown([whole if outcome is AddOutcome.ADDED else await self._stored(whole)])
         return _added(item, case.case_id, outcome)
 
-    async def _unchanged(self, item: Item, sha256: str) -> str | None:
+    async def _stored(self, case: Case) -> Case:
+        """Returns the case as the library has it: what was given to it before may say whose it is, too."""
+        known = await self._engine.library.known(case.content_sha256)
+        return next((each for each in known if each.case_id == case.case_id), case)
+
+    async def _unchanged(self, item: Item, sha256: str) -> Case | None:
         """Returns the case that the file is already, where adding it again would change nothing: no need to decode."""
         privacy = self._engine.privacy
         for case in await self._engine.library.known(privacy.digest(sha256)):
@@ -189,7 +191,7 @@ class AddStream:
                 stated = as_stated(case)
                 new = privacy.given(stated, item.given)
                 if annotate(stated, renew(given_to(case), new)) == case:
-                    return case.case_id
+                    return case
         return None
 
     async def _refuse_item(self, request_id: str, error: NearcaseError) -> None:

@@ -6,8 +6,9 @@ cases away, has a record before it begins too. A call that shows nothing (a refu
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +23,7 @@ from nearcase.serve.collector import forwarder_of
 from nearcase.serve.context import Context, Handler
 from nearcase.serve.notes import Notes, begin_notes
 from nearcase.serve.ready import ready_in
-from nearcase.serve.refusals import Refusal, Refusals
+from nearcase.serve.refusals import LOOK_S, Refusal, Refusals
 from nearcase.serve.roles import NEEDED
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Auditor(grpc.aio.ServerInterceptor):
         self._forwarder = forwarder
         self._encoder = f"{encoder.name} {encoder.version} {encoder.sha256}"
         self._refusals = Refusals(clock)
+        self._teller: asyncio.Task[None] | None = None
 
     @classmethod
     def of(cls, engine: Engine) -> Auditor | None:
@@ -110,10 +112,14 @@ class Auditor(grpc.aio.ServerInterceptor):
             self._trail.on_written = self._forwarder.nudge
             self._forwarder.start()
         await self._trail.keep(self._of_server(START))
+        self._teller = asyncio.get_running_loop().create_task(self._tell_due(), name="audit refusals")
 
     async def close(self) -> None:
         """Records that the server stops, and closes the trail."""
-        self._tell_refused()
+        if self._teller:
+            self._teller.cancel()
+            await asyncio.gather(self._teller, return_exceptions=True)
+        self._tell_refused(self._refusals.rest())
         with suppress(Unready):
             await self._trail.keep(self._of_server(STOP))
         if self._forwarder:
@@ -161,9 +167,14 @@ class Auditor(grpc.aio.ServerInterceptor):
         with suppress(Unready):
             self._trail.put(event)
 
-    def _tell_refused(self) -> None:
+    async def _tell_due(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._tell_refused(self._refusals.due())
+
+    def _tell_refused(self, counted: Sequence[tuple[Refusal, int]]) -> None:
         """Tells of the refusals that were only counted so far."""
-        for each, count in self._refusals.rest():
+        for each, count in counted:
             event = AuditEvent(REFUSED, self._clock.now_s(), code=each.code, reason=each.reason, count=count)
             with suppress(Unready):
                 self._trail.put(replace(event, caller=each.caller.name, tenant=each.caller.tenant))

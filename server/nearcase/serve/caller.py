@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from nearcase.errors import InvalidInput
+from nearcase.errors import InvalidInput, NotAllowed
 
 TENANT_KEY = "nearcase-tenant"
 """The gRPC metadata key that a trusted gateway sets."""
@@ -24,6 +25,8 @@ class Caller:
     name: str = ""
     tenant: str = ""
     roles: frozenset[str] = frozenset()
+    until_s: float = field(default=math.inf, compare=False)
+    """When the token or certificate expires, leeway included: whose it is does not depend on it."""
 
 
 _current: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 (frozen)
@@ -37,6 +40,13 @@ def current() -> Caller:
 def enter(caller: Caller) -> None:
     """Tells who asks in this request; each runs in a task of its own, and what is set here ends with it."""
     _current.set(caller)
+
+
+def check_valid(now_s: float) -> None:
+    """Refuses to go on with a call whose token or certificate has expired since it began; raises NotAllowed."""
+    if now_s > current().until_s:
+        message = "the token or certificate of this call has expired; begin again with one that is valid now"
+        raise NotAllowed(message, reason="UNAUTHENTICATED")
 
 
 def is_tenant(name: object) -> bool:

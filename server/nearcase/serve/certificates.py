@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Certificates:
         found = {self._table[name] for name in names if name in self._table}
         if len(found) != 1:
             raise NotAllowed("the certificate names nobody who is known" if not found else "the certificate names two")
-        return found.pop()
+        return replace(found.pop(), until_s=ends_s + LEEWAY_S)
 
 
 @lru_cache(maxsize=1024)

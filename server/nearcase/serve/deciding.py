@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nearcase import __version__
@@ -19,7 +19,6 @@ from nearcase.retrieve.pooled import pool_queries
 from nearcase.retrieve.scope import Pooling, Query, Scope, SeriesMethod
 from nearcase.retrieve.search import Found, search
 from nearcase.retrieve.stored import common_facts
-from nearcase.serve.findings import evidence_of
 from nearcase.serve.notes import notes
 
 if TYPE_CHECKING:
@@ -141,11 +140,9 @@ async def _find(
     engine: Engine, finding: Finding, fitted: Fitted | None, subject: _Subject, question: Question
 ) -> _Searched:
     """Equal similarities are ordered by case id in the index too, so that the K nearest are the same on every day."""
-    where = all_of(evidence_of(finding), question.where)
     method = SeriesMethod.POOLED if len(subject.queries) > 1 else None
     scope = Scope(
         k=finding.scorer.k,
-        where=where,
         with_thumbnails=question.with_thumbnails,
         method=method,
         near_duplicate_similarity=question.near_duplicate_similarity,
@@ -153,7 +150,8 @@ async def _find(
     start_s = engine.clock.monotonic_s()
     for _ in range(ATTEMPTS):
         snapshot = await engine.library.snapshot()
-        found = await search(engine.index, subject.queries, scope)
+        where = all_of(await engine.findings.evidence(finding), question.where)
+        found = await search(engine.index, subject.queries, replace(scope, where=where))
         labelled_count = await engine.findings.labelled_count(finding)
         kept = await engine.findings.kept(finding, fitted)
         if await engine.library.snapshot() == snapshot:

@@ -63,7 +63,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
     ) -> decision_pb2.DecideStreamResponse:
         """Decide for one file in chunks."""
         start_s = self._engine.clock.monotonic_s()
-        start, data = await receive(request_iterator, _question, self._engine.settings.max_image_bytes)
+        settings = self._engine.settings
+        start, data = await receive(request_iterator, _question, settings.max_image_bytes, settings.stream_idle_s)
         self._engine.took(receive=(self._engine.clock.monotonic_s() - start_s) * 1e3)
         request = decision_pb2.DecideRequest(image=data, options=start.options)
         if start.HasField("frame_number"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from nearcase.decide.finding import Finding, undeclared
@@ -12,8 +12,8 @@ from nearcase.errors import NotFound
 from nearcase.index.filter_text import parse
 from nearcase.index.filters import And, Equals, Filter, In, Not, Range
 from nearcase.retrieve.cases import CHANGED
-from nearcase.retrieve.library import all_of, has_label
-from nearcase.retrieve.scope import UNFLAGGED
+from nearcase.retrieve.library import all_of
+from nearcase.retrieve.scope import UNFLAGGED, has_label
 
 if TYPE_CHECKING:
     from nearcase.retrieve.library import Library
@@ -32,6 +32,7 @@ class Findings:
         self._snapshot = ""
         self._counts: dict[Filter, int] = {}  # by what is counted: a finding may be declared anew
         self._kept: dict[tuple[str, Filter, FittedLibrary], Values] = {}
+        self._telling: dict[Filter, Filter] = {}  # of numbers, by evidence_of: what of it is a number
         self._labels: tuple[str, ...] | None = None
 
     async def all(self) -> Declared:
@@ -69,6 +70,20 @@ class Findings:
             self._counts[where] = count
         return self._counts[where]
 
+    async def evidence(self, finding: Finding) -> Filter:
+        """Returns which cases may be evidence, so that a search for K of them finds K that tell the outcome."""
+        if not finding.is_number:
+            return evidence_of(finding)
+        await self._renew()
+        where = evidence_of(finding)
+        if where not in self._telling:
+            snapshot = self._snapshot
+            telling = numbers_of(finding, await self._library.values(finding.label, where))
+            if snapshot != self._snapshot:
+                return telling
+            self._telling[where] = telling
+        return self._telling[where]
+
     async def kept(self, finding: Finding, fitted: Fitted | None) -> Values | None:
         """Returns how many labelled cases are as they were at the fit, by value; None where none may have changed."""
         if fitted is None or finding.floors.library_change == 0.0:
@@ -94,7 +109,7 @@ class Findings:
     async def _renew(self) -> None:
         snapshot = await self._library.snapshot()
         if snapshot != self._snapshot:
-            self._snapshot, self._counts, self._kept, self._labels = snapshot, {}, {}, None
+            self._snapshot, self._counts, self._kept, self._telling, self._labels = snapshot, {}, {}, {}, None
 
     async def _label_names(self) -> tuple[str, ...]:
         await self._renew()
@@ -112,3 +127,14 @@ def evidence_of(finding: Finding) -> Filter:
     values = (*finding.positive_values, *finding.negative_values)
     told = In("labels", tuple(f"{finding.label}={value}" for value in values)) if finding.negative_values else None
     return all_of(scope, told or has_label(finding.label), UNFLAGGED) or UNFLAGGED
+
+
+def numbers_of(finding: Finding, values: Iterable[str]) -> Filter:
+    """Returns which cases may be evidence of a number: those of evidence_of, but not with a value that is none.
+
+    Args:
+        finding: Whose answer is a number.
+        values: Of its label, all that the cases of evidence_of have: "not assessed" may be one.
+    """
+    others = tuple(f"{finding.label}={value}" for value in sorted(values) if not finding.counts(value))
+    return And((evidence_of(finding), Not(In("labels", others)))) if others else evidence_of(finding)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import grpc
 
 from nearcase.errors import InvalidInput, NearcaseError, NotAllowed, Unsupported
-from nearcase.serve.caller import Caller, Metadata, enter
+from nearcase.serve.caller import Caller, Metadata, enter, no_tenant
 from nearcase.serve.context import Context, Handler
 from nearcase.serve.interceptor import abort
 from nearcase.serve.roles import NEEDED, OPEN, may
@@ -35,7 +35,7 @@ class Knows(Protocol):
 
         Raises:
             NotAllowed: It is a stranger; the message says nothing more, the log says why.
-            InvalidInput: The request names a tenant and must not, or does not and must.
+            InvalidInput: Nobody is asked, and the request names a tenant and must not, or does not and must.
             Unready: Who it is can not be told now.
         """
         ...
@@ -129,6 +129,10 @@ class Gate(grpc.aio.ServerInterceptor):
         enter(caller)
         if self._limits:
             self._limits.enter(caller)
+        if (
+            not self._is_open
+        ):  # after the caller is known and counted: naming another's tenant is the caller's own doing
+            no_tenant(metadata, because="whose cases are asked for follows from who asks")
         if not self._is_open and method and not may(caller.roles, method):
             self._refusals.tell(method, "the caller has no role for it", context)
             raise NotAllowed("the roles of this caller do not allow this call", reason="ROLE")

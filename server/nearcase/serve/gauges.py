@@ -175,6 +175,9 @@ def _of_audit(engine: Engine, auditor: Auditor | None) -> list[Gauge]:
     return [
         Gauge("audit_records", "Records of the audit trail.", lambda: _one(audit.chain.records), is_counter=True),
         Gauge("audit_failures", "Events that could not be recorded.", lambda: _one(audit.failures), is_counter=True),
+        Gauge(
+            "audit_damages", "Times the trail was found damaged.", lambda: _one(audit.chain.damages), is_counter=True
+        ),
         Gauge("audit_unsent", "Records that the collector does not have yet.", lambda: _one(auditor.unsent)),
         Gauge("audit_writable", "0 while no record can be kept.", lambda: _one(not audit.problem)),
     ]

@@ -19,8 +19,9 @@ _SOURCES = {
 }
 _NAMELESS = frozenset(
     ["modality", "body_part", "laterality", "view", "sex", "age_years", "manufacturer", "device_model", "source"]
-) | {"labels", "label_names", "flags"}
-"""Fields whose values are of many people; any other, and one that is declared later, may lead to one."""
+) | {"label_names", "flags"}
+"""Fields whose values are of many people; any other, and one that is declared later, may lead to one. The values of
+labels are free text, in which anything may be written."""
 
 
 def inquiry_of(request: DecideRequest, question: Question, where: Filter | None) -> Inquiry:

@@ -6,8 +6,10 @@ A request also gets its place here: more than the settings allow at once are ref
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, cast
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -16,7 +18,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from nearcase.errors import InvalidInput, NearcaseError, Overloaded, Unready
+from nearcase.serve.caller import Caller, check_valid, current
 from nearcase.serve.context import Context, Handler
+
+if TYPE_CHECKING:
+    from nearcase.clock import Clock
 
 log = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
@@ -30,10 +36,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     Args:
         max_requests: Requests in progress.
         max_streams: Adding streams in progress.
+        clock: Ends a stream whose caller's token or certificate has expired.
+        knows_callers: Each caller may have half of the places; where callers can not be told apart, all.
     """
 
-    def __init__(self, max_requests: int, max_streams: int) -> None:
-        self.requests, self.streams = Places(max_requests, "requests"), Places(max_streams, "adding streams")
+    def __init__(self, max_requests: int, max_streams: int, clock: Clock, *, knows_callers: bool) -> None:
+        self.requests = Places(max_requests, "requests", is_shared=knows_callers)
+        self.streams = Places(max_streams, "adding streams", is_shared=knows_callers)
+        self._clock = clock
 
     async def intercept_service(
         self,
@@ -68,43 +78,62 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _gathering(self, call: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
         async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
             async with _Place(self.requests, context, method):
-                return await call(_each_whole(requests), context)
+                return await call(self._each_whole(requests), context)
 
         return handle
 
     def _streaming(self, call: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
         async def handle(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             async with _Place(self.streams, context, method):
-                async for response in call(_each_whole(requests), context):
+                async for response in call(self._each_whole(requests), context):
                     yield response
 
         return handle
 
     def _yielding(self, call: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with _Place(self.streams, context, method):
-                async for response in call(_whole(request), context):
+            place = _Place(self.streams, context, method)
+            async with place, aclosing(cast(Any, call(_whole(request), context))) as responses:
+                async for response in responses:
+                    check_valid(self._clock.now_s())
                     yield response
 
         return handle
 
+    async def _each_whole(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Who was let in may not go on for ever: a token or certificate may expire while its stream is open."""
+        async for request in requests:
+            check_valid(self._clock.now_s())
+            yield _whole(request)
+
 
 class Places:
-    """How many of a kind are in progress, and may be."""
+    """How many of a kind are in progress, and may be: of one caller half, where callers share them."""
 
-    def __init__(self, limit: int, kind: str) -> None:
+    def __init__(self, limit: int, kind: str, *, is_shared: bool) -> None:
         self._limit, self._kind = limit, kind
+        self._share = max(1, limit // 2) if is_shared else limit
+        self._of: Counter[tuple[str, str]] = Counter()
         self.taken = 0
 
-    def enter(self) -> None:
-        """Takes a place; raises Overloaded when there is none."""
+    def enter(self, caller: Caller) -> None:
+        """Takes a place; raises Overloaded when there is none, or none for this caller."""
         if self.taken >= self._limit:
             message = f"{self._limit} {self._kind} are in progress; try again later"
             raise Overloaded(message, reason="TOO_MANY_REQUESTS")
+        key = (caller.tenant, caller.name)
+        if self._of[key] >= self._share:
+            message = f"this caller may have {self._share} {self._kind} in progress; try again later"
+            raise Overloaded(message, reason="CALLER_PLACES")
+        self._of[key] += 1
         self.taken += 1
 
-    def leave(self) -> None:
-        """Gives the place back."""
+    def leave(self, caller: Caller) -> None:
+        """Gives the caller's place back; who has none is forgotten."""
+        key = (caller.tenant, caller.name)
+        self._of[key] -= 1
+        if not self._of[key]:
+            del self._of[key]
         self.taken -= 1
 
 
@@ -126,25 +155,21 @@ def _whole(request: Any) -> Any:
     return request
 
 
-async def _each_whole(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _whole(request)
-
-
 class _Place:
     """One request's place: taken on entry, given back on exit, whatever happens; errors become statuses."""
 
     def __init__(self, places: Places, context: Context, method: str) -> None:
         self._places, self._context, self._method = places, context, method
+        self._caller = current()
 
     async def __aenter__(self) -> None:
         try:
-            self._places.enter()
+            self._places.enter(self._caller)
         except Overloaded as error:
             await abort(self._context, error)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        self._places.leave()
+        self._places.leave(self._caller)
         if isinstance(error, NearcaseError):
             await abort(self._context, error)
         if isinstance(error, TimeoutError):

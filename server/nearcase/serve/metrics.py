@@ -7,10 +7,12 @@ made of) are read when somebody asks, so that they cost nothing in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Thread
+from socket import SHUT_RDWR
+from threading import Thread, Timer
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -31,6 +33,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 SIMILARITIES = tuple(round(0.05 * step, 2) for step in range(-4, 21))
 
 UNDECLARED = "undeclared"
+
+CONNECTION_S = 10.0
+"""For one request for metrics and its answer, as long as Prometheus waits by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,29 @@ def _batch_sizes(by_size: dict[int, int]) -> Metric:
     return family
 
 
+class _Timed(WSGIRequestHandler):
+    """Gives up what sends half a request, or takes half an answer: each keeps a thread and a file of the server."""
+
+    def setup(self) -> None:
+        """The whole of a connection has one time, so that a byte now and then gains none."""
+        super().setup()
+        self._end = Timer(CONNECTION_S, self._give_up)
+        self._end.daemon = True
+        self._end.start()
+
+    def finish(self) -> None:
+        """Ends in time, as nearly all do."""
+        self._end.cancel()
+        super().finish()
+
+    def _give_up(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(SHUT_RDWR)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
 class MetricsPort:
     """A port that a monitoring system reads from, in threads of its own; off where there is no address."""
 
@@ -178,6 +206,7 @@ class MetricsPort:
         host, _, port = address.rpartition(":")
         try:
             server, thread = start_http_server(int(port), host.strip("[]"), registry)
+            server.RequestHandlerClass = _Timed  # the library's own waits for ever
         except OSError as error:
             raise Unready(f"can not show metrics on {address}: {error.strerror}", reason="ADDRESS") from error
         self._served, self.address = (server, thread), f"{host}:{server.server_port}"

@@ -91,7 +91,7 @@ class Records:
             left = blotted(file.read_bytes(), is_erased)
         except FileNotFoundError:
             return False
-        except InvalidInput:  # it was edited, and proves nothing any more
+        except InvalidInput:  # it was edited, or is of an older form, which can not lose a part
             file.unlink(missing_ok=True)
             return True
         if left is not None:

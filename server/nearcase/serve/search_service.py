@@ -42,7 +42,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         """Search for one file in chunks."""
         clock = self._engine.clock
         start_s = clock.monotonic_s()
-        start, data = await receive(request_iterator, _check, self._engine.settings.max_image_bytes)
+        settings = self._engine.settings
+        start, data = await receive(request_iterator, _check, settings.max_image_bytes, settings.stream_idle_s)
         receive_ms = (clock.monotonic_s() - start_s) * 1e3
         self._engine.took(receive=receive_ms)
         example = search_pb2.Example(image=data)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nearcase.errors import InvalidInput, NotAllowed
 from nearcase.serve.access import Access, TokenAccess, read_access
-from nearcase.serve.caller import Caller, Metadata, anyone, no_tenant, values
+from nearcase.serve.caller import Caller, Metadata, anyone, values
 from nearcase.serve.certificates import Certificates
 from nearcase.serve.credentials import Credentials
 from nearcase.serve.gate import Gate
@@ -128,12 +128,8 @@ class _Known:
         self._tokens, self._certificates = tokens, certificates
 
     async def caller(self, metadata: Metadata, context: Context) -> Caller:
-        """Raises as Tokens and Certificates do, and InvalidInput for a request that names a tenant."""
-        caller = await self._caller(values(metadata, AUTHORIZATION), context)
-        no_tenant(metadata, because="whose cases are asked for follows from who asks")
-        return caller
-
-    async def _caller(self, given: list[str | bytes], context: Context) -> Caller:
+        """Raises as Tokens and Certificates do."""
+        given = values(metadata, AUTHORIZATION)
         if not given:
             return self._certificates.caller(context)
         if len(given) > 1 or self._tokens is None:

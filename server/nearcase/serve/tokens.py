@@ -74,6 +74,7 @@ class Tokens:
             _subject(payload),
             str(tenant),
             roles_of(_claim(payload, self._claims.roles_claim), self._claims.role_prefix),
+            _seconds(payload, "exp") + LEEWAY_S,
         )
 
     def _check_time(self, payload: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from nearcase.errors import InvalidInput, NearcaseError, Overloaded
+from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.exchange.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_CASES,
@@ -19,6 +19,7 @@ from nearcase.exchange.rows import check_stored
 from nearcase.index.filter_text import parse
 from nearcase.index.points import check_ids
 from nearcase.retrieve.bulk import pages
+from nearcase.serve.chunks import next_of
 from nearcase.serve.notes import notes
 from nearcase.transfers import ImportCounts, LibraryIdentity, StoredCase
 from nearcase.v1.library_pb2 import (
@@ -132,12 +133,7 @@ async def _commit(engine: Engine, batches: Sequence[Batch]) -> list[ImportCounts
 
 
 async def _next(engine: Engine, requests: AsyncIterator[ImportCasesRequest]) -> ImportCasesRequest | None:
-    idle_s = engine.settings.stream_idle_s
-    try:
-        async with asyncio.timeout(idle_s):
-            return await anext(requests, None)
-    except TimeoutError:
-        raise Overloaded(f"nothing came for {idle_s:g} s, so the stream was ended", reason="IDLE_STREAM") from None
+    return await next_of(requests, engine.settings.stream_idle_s)
 
 
 def _compare(engine: Engine, first: ImportCasesRequest) -> None:

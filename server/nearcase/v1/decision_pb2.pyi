@@ -683,6 +683,52 @@ class Measurement(_message.Message):
 Global___Measurement: _TypeAlias = Measurement  # noqa: Y015
 
 @_typing.final
+class PointCall(_message.Message):
+    """What the decision says at one operating point, which is what asking for it would answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    ABSTAIN_REASON_FIELD_NUMBER: _builtins.int
+    OPERATING_POINT_FIELD_NUMBER: _builtins.int
+    RULE_OUT_POINT_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the point or pair; what a target or a cost chose is named for that, as "target_sensitivity=0.9"."""
+    call: Global___Call.ValueType
+    """The call there."""
+    abstain_reason: _builtins.str
+    """Why there is none, UPPER_SNAKE_CASE; empty unless the call is CALL_ABSTAIN."""
+    asked: _builtins.bool
+    """This is the one that the decision was asked for, or the finding's default."""
+    @_builtins.property
+    def operating_point(self) -> Global___OperatingPoint:
+        """The point; of a pair, the rule-in point."""
+
+    @_builtins.property
+    def rule_out_point(self) -> Global___OperatingPoint:
+        """Of a pair, the one below which the call is negative."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        call: Global___Call.ValueType = ...,
+        abstain_reason: _builtins.str = ...,
+        operating_point: Global___OperatingPoint | None = ...,
+        rule_out_point: Global___OperatingPoint | None = ...,
+        asked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operating_point", b"operating_point", "rule_out_point", b"rule_out_point"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstain_reason", b"abstain_reason", "asked", b"asked", "call", b"call", "name", b"name", "operating_point", b"operating_point", "rule_out_point", b"rule_out_point"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PointCall: _TypeAlias = PointCall  # noqa: Y015
+
+@_typing.final
 class Decision(_message.Message):
     """What the evidence says of one finding."""
 
@@ -703,6 +749,7 @@ class Decision(_message.Message):
     RULE_OUT_POINT_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     MEASUREMENT_FIELD_NUMBER: _builtins.int
+    POINT_CALLS_FIELD_NUMBER: _builtins.int
     finding: _builtins.str
     """The finding's name."""
     call: Global___Call.ValueType
@@ -749,6 +796,10 @@ class Decision(_message.Message):
     def measurement(self) -> Global___Measurement:
         """The number, of a finding that is one."""
 
+    @_builtins.property
+    def point_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___PointCall]:
+        """The call at every fitted point, then at every pair, then at the point of a target or a cost; empty without a fit."""
+
     def __init__(
         self,
         *,
@@ -767,10 +818,11 @@ class Decision(_message.Message):
         rule_out_point: Global___OperatingPoint | None = ...,
         strength: Global___Strength | None = ...,
         measurement: Global___Measurement | None = ...,
+        point_calls: _abc.Iterable[Global___PointCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "measurement", b"measurement", "npv", b"npv", "operating_point", b"operating_point", "ppv", b"ppv", "probability", b"probability", "rule_out_point", b"rule_out_point", "score", b"score", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "abstain_reason", b"abstain_reason", "call", b"call", "evidence", b"evidence", "explanation", b"explanation", "finding", b"finding", "measurement", b"measurement", "npv", b"npv", "operating_point", b"operating_point", "ppv", b"ppv", "probability", b"probability", "record_id", b"record_id", "rule_out_point", b"rule_out_point", "score", b"score", "strength", b"strength", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_score", b"_score", "abstain_reason", b"abstain_reason", "call", b"call", "evidence", b"evidence", "explanation", b"explanation", "finding", b"finding", "measurement", b"measurement", "npv", b"npv", "operating_point", b"operating_point", "point_calls", b"point_calls", "ppv", b"ppv", "probability", b"probability", "record_id", b"record_id", "rule_out_point", b"rule_out_point", "score", b"score", "strength", b"strength", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
     _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
@@ -1099,7 +1151,9 @@ class ListOperatingPointsResponse(_message.Message):
     """Empty when there are no more."""
     @_builtins.property
     def operating_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatingPoint]:
-        """The points, from the most sensitive to the most specific."""
+        """The points, from the most sensitive to the most specific. Pairs are of two of these: their names are in
+        Finding.operating_points, and both of their points in Decision.point_calls.
+        """
 
     def __init__(
         self,

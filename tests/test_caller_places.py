@@ -1,0 +1,134 @@
+"""What one caller may hold of a real server, and for how long: places, open streams, an expired token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from auth_files import FAST, TOKENS, callers_file, claims, jwk, rsa_key, token
+from serving import picture, scan, serving_here
+
+import nearcase.serve.chunks as chunks_module
+from nearcase.audit.query import records_in
+from nearcase.errors import Overloaded
+from nearcase.serve.caller import Caller
+from nearcase.serve.interceptor import Places
+from nearcase.serve.line import ARRIVES_S
+from nearcase.serve.tokens import LEEWAY_S
+from nearcase.v1 import decision_pb2_grpc, library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc
+
+KEY = rsa_key()
+
+
+def metadata(name: str, *roles: str, ends_s: float = 600) -> tuple[tuple[str, str], ...]:
+    held = claims(time.time(), sub=name, roles=list(roles), exp=time.time() + ends_s)
+    return (("authorization", f"Bearer {token(KEY, held)}"),)
+
+
+@asynccontextmanager
+async def known(folder: Path, *parts: str, **settings: Any) -> AsyncIterator[tuple[Any, grpc.aio.Channel]]:
+    """A server that knows its callers, and a channel to it."""
+    (folder / "keys").write_text(json.dumps({"keys": [jwk(KEY, "k1")]}))
+    file = callers_file(folder, *(parts or (FAST,)), TOKENS)
+    async with (
+        serving_here(folder / "data", callers=file, **settings) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        yield app, channel
+
+
+async def reason(call: Any) -> str:
+    return str(dict(await asyncio.wait_for(call.trailing_metadata(), 15) or ()).get("nearcase-reason", ""))
+
+
+def adding(seed: int) -> library_pb2.AddImagesRequest:
+    data = scan(seed)
+    start = library_pb2.AddImagesStart(request_id=str(seed), size_bytes=len(data), data=data)
+    return library_pb2.AddImagesRequest(start=start)
+
+
+def test_a_share_is_given_back_and_nobody_is_remembered() -> None:
+    places, one, other = Places(4, "requests", is_shared=True), Caller("a"), Caller("b")
+    for _ in range(2):
+        places.enter(one)
+    with pytest.raises(Overloaded, match="2 requests") as refused:
+        places.enter(one)
+    assert refused.value.reason == "CALLER_PLACES"
+    for _ in range(2):
+        places.enter(other)
+    with pytest.raises(Overloaded) as full:
+        places.enter(Caller("c"))
+    assert full.value.reason == "TOO_MANY_REQUESTS"
+    for caller in (one, one, other, other):
+        places.leave(caller)
+    assert (places.taken, len(places._of)) == (0, 0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_share_is_at_least_one(limit: int) -> None:
+    places = Places(limit, "requests", is_shared=True)
+    places.enter(Caller("a"))
+    assert places.taken == 1
+
+
+@pytest.mark.system
+async def test_silent_streams_of_one_caller_keep_no_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks_module, "MAX_PAUSE_S", 5.0)
+    async with known(tmp_path, max_concurrent_requests=8, max_adding_streams=4) as (app, channel):
+        search, library = search_pb2_grpc.SearchServiceStub(channel), library_pb2_grpc.LibraryServiceStub(channel)
+        decide = decision_pb2_grpc.DecisionServiceStub(channel)
+        wild, quiet = metadata("wild", "search", "decide", "add"), metadata("quiet", "search", "add")
+        streams = (cast(Any, search).SearchStream, cast(Any, decide).DecideStream)
+        silent = [stream(metadata=wild) for stream in streams * 2]
+        idle = [cast(Any, library).AddImages(metadata=wild) for _ in range(6)]
+        await asyncio.sleep(ARRIVES_S + 0.2)  # until then they fill the line, as any that arrive
+        silent += [stream(metadata=wild) for stream in streams]
+        assert [await reason(call) for call in silent[4:]] == ["CALLER_PLACES"] * 2
+        assert (app.interceptor.requests.taken, app.interceptor.streams.taken) == (4, 2)
+
+        asked = search_pb2.SearchRequest(examples=[search_pb2.Example(image=picture(1))])
+        await search.Search(asked, metadata=quiet, timeout=10)
+        added = [each async for each in library.AddImages(iter([adding(1)]), metadata=quiet, timeout=10)]
+        assert added[0].added.case_id
+
+        reasons = [await reason(call) for call in silent]
+        assert reasons == ["IDLE_STREAM"] * 4 + ["CALLER_PLACES"] * 2
+        assert app.interceptor.requests.taken == 0
+        refused = [call for call in idle if call.done()]
+        assert [await reason(call) for call in refused] == ["CALLER_PLACES"] * 4
+        for call in idle:
+            call.cancel()
+
+
+@pytest.mark.system
+async def test_an_expired_token_ends_its_open_stream(tmp_path: Path) -> None:
+    async with known(tmp_path) as (_, channel):
+        stub = library_pb2_grpc.LibraryServiceStub(channel)
+        call = cast(Any, stub).AddImages(metadata=metadata("brief", "add", ends_s=3.0 - LEEWAY_S))
+        await call.write(adding(1))
+        assert (await call.read()).added.case_id
+        await asyncio.sleep(3.5)
+        await call.write(adding(2))
+        assert await asyncio.wait_for(call.code(), 10) is grpc.StatusCode.UNAUTHENTICATED
+        asked = library_pb2.GetStatisticsRequest()
+        held = await stub.GetStatistics(asked, metadata=metadata("other", "search"))
+        assert held.case_count == 1
+
+
+@pytest.mark.system
+async def test_who_names_a_tenant_is_counted_and_recorded(tmp_path: Path) -> None:
+    async with known(tmp_path, "requests_per_s = 2\n") as (_, channel):
+        stub, asked = library_pb2_grpc.LibraryServiceStub(channel), library_pb2.GetStatisticsRequest()
+        spoofing = (*metadata("mallory", "search"), ("nearcase-tenant", "south"))
+        reasons = [await reason(stub.GetStatistics(asked, metadata=spoofing)) for _ in range(20)]
+        assert reasons[0] == "TENANT"
+        assert "CALLER_RATE" in reasons
+    callers = {kept.event.caller for kept in records_in(tmp_path / "data" / "audit") if kept.event.reason == "TENANT"}
+    assert callers == {"mallory"}
