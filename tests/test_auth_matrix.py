@@ -88,7 +88,7 @@ async def answer(channel: grpc.aio.Channel, method: str, text: str, *more: tuple
     """
     for _ in range(3):
         found = await _answer(channel, method, text, *more)
-        if not (found[0] == "INTERNAL" and found[1].startswith("Internal error from Core")):
+        if found[0] != "INTERNAL" or found[1].startswith("internal error;"):  # the server's own words
             break
     return found
 
