@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from nearcase.index.base import Point
 from nearcase.index.edge.counts import MAX_KEPT, MAX_VALUES, Counts
 from nearcase.index.edge.index import EdgeIndex
 from nearcase.index.filters import Equals, In
+from nearcase.retrieve.cases import stamped
 
 
 def point(number: int, modality: str) -> Point:
@@ -60,3 +62,17 @@ def test_what_is_kept_is_bounded() -> None:
     assert counts.known("search", ("x",)) is None
     counts.forget()
     assert counts.known("count", (2 * MAX_KEPT - 1,)) is None
+
+
+async def test_when_a_case_was_written_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    """A fit counts what was written after its own last: one bit more would be a change that nobody made."""
+    rng = random.Random(0)
+    written = [stamped({}, 1.79e9 + rng.random() * 1e7) for _ in range(300)]
+    vector = np.array([1.0, 0.0, 0.0, 0.0], np.float32)
+    points = [Point(point(at, "").point_id, vector, payload) for at, payload in enumerate(written)]
+    index = await EdgeIndex.open(tmp_path, 4)
+    try:
+        await index.upsert(points)
+        assert [record.payload for record in await index.get([each.point_id for each in points])] == written
+    finally:
+        await index.close()
