@@ -41,7 +41,7 @@ from nearcase.report.decision_page import render_decision
 from nearcase.report.decision_view import FindingFit
 from nearcase.types import CaseFacts
 from nearcase_eval.fit import Plan, fit
-from nearcase_eval.fit_page import point_rows, render_fit
+from nearcase_eval.fit_page import called_rows, point_rows, render_fit
 from nearcase_eval.fit_points import DEFAULT, read_wish
 from nearcase_eval.fit_reference import of_library
 
@@ -294,6 +294,9 @@ def print_fits(fits: dict[str, Fitted]) -> None:
         print(f"{'point':28}{'threshold':>10}  {'sensitivity':22}{'specificity':22}promise")
         for point, threshold, sensitivity, specificity, promise in point_rows(fitted):
             print(f"{point:28}{threshold:>10}  {sensitivity:22}{specificity:22}{promise}")
+        print(f"{'with a call':28}{'sensitivity':22}{'n':>4}  {'specificity':22}{'n':>4}")
+        for point, sensitivity, positives, specificity, negatives in called_rows(fitted):
+            print(f"{point:28}{sensitivity:22}{positives:>4}  {specificity:22}{negatives:>4}")
         for refusal in fitted.refusals:
             print(f"refused: {refusal.name}: {refusal.reason}")
         for group in fitted.groups:

@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "nearcase" / "values.schema.json"
 BY_THE_CHART = frozenset(
     {
         *("data", "listen", "health_listen", "metrics_listen", "encoder", "findings", "erasures", "callers"),
-        *("index", "qdrant_url", "deidentify"),
+        *("audit_folder", "index", "qdrant_url", "deidentify"),
     }
 )
 """Settings that values of their own decide: addresses and mounted folders."""

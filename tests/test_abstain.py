@@ -76,6 +76,9 @@ REACHED: dict[Reason, list[Decision]] = {
     Reason.OUT_OF_SCOPE: [
         decided(SCOPED, asked=asked_of(modality="CT")),
         decided(SCOPED, asked=asked_of(age_years=3.0)),
+        decided(
+            dataclasses.replace(MASS, scope=Scope("modality = MG and source = here")), asked=asked_of(modality="CT")
+        ),
     ],
     Reason.NO_EVIDENCE: [decided(found=[]), decided(found=hits([0.9], [None])), decided(found=hits([0.9], ["maybe"]))],
     Reason.ENCODER_CHANGED: [decided(context=dataclasses.replace(CONTEXT, encoder="encoder-2"))],
@@ -253,6 +256,25 @@ def test_a_case_outside_the_scope_changes_nothing(drawn: list[tuple[float, str |
     assert answer(cases) == answer([hit for hit in cases if hit.case.facts.modality == "MG"])
 
 
+@pytest.mark.parametrize(
+    ("where", "facts", "takes"),
+    [
+        ("modality = MG", {"modality": "CT"}, False),
+        ("modality = MG", {}, True),
+        ("not sex = M", {"sex": "M"}, False),
+        ("not sex = M", {}, True),
+        ("age >= 40 and label.site = left", {"age_years": 39.0}, False),
+        ("age >= 40 or label.site = left", {"age_years": 39.0}, True),
+        ("age >= 40 or modality = MG", {"age_years": 39.0, "modality": "CT"}, False),
+        ("not (body_part = CHEST and source = here)", {"body_part": "CHEST"}, True),
+        ("not (body_part = CHEST or source = here)", {"body_part": "CHEST"}, False),
+        ("patient_key = x and date < 20200101 and not flags = excluded", {"patient_id": "y"}, True),
+    ],
+)
+def test_the_filter_of_a_scope_is_asked_of_what_is_known(where: str, facts: dict[str, object], takes: bool) -> None:
+    assert Scope(where).takes(CaseFacts(**facts)) is takes  # type: ignore[arg-type]
+
+
 def test_a_scope_is_written_in_the_filter_language() -> None:
     scope = Scope("source = a or source = b", ("MG", "DX"), ("CHEST", "and"), 18.0, 90.5)
     where = parse(scope.text)
@@ -284,18 +306,23 @@ def test_the_manual_lists_the_reasons_in_their_order() -> None:
 
 
 def test_numbers_have_digits_enough_to_tell() -> None:
-    assert [percent(share) for share in (0.0, 0.9, 0.994, 0.9996, 1 - 1e-9, 0.0004, 1.0)] == [
+    assert [percent(share) for share in (0.0, 0.9, 0.994, 0.9996, 1 - 1e-9, 0.0004, 0.018, 0.0999, 1.0)] == [
         "0%",
         "90%",
         "99%",
         "99.96%",
         "99.9999999%",
-        "0.04%",
+        "0.040%",
+        "1.8%",
+        "10%",
         "100%",
     ]
     assert [decimal(share) for share in (0.5, 0.9999, 1.0, 0.0)] == ["0.500", "0.9999", "1", "0"]
     assert apart(0.9000001, 0.9) == ("0.9000001", "0.9")
     assert apart(0.5, 0.5) == ("0.5", "0.5")
+    same = decided(context=dataclasses.replace(CONTEXT, library=Library("snapshot-2", 200), kept=None)).explanation
+    assert "with 200 labelled cases then and now: some were replaced or changed, or others written" in same
+    assert "from 200" not in same
     near = decided(with_floors(similarity=0.99004), found=hits([0.99], ["1"]))
     assert "has similarity 0.99, and 0.99004 is needed" in near.explanation
 

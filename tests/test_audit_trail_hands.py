@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -204,6 +207,33 @@ def test_a_line_that_never_ends_does_not_hold_up_the_collector(folder: Path) -> 
     assert len(records) == len(lines)
 
 
+@pytest.mark.parametrize("at", [0, 5, 30])
+@pytest.mark.parametrize("ahead", [5, 2**40])
+def test_a_number_that_no_record_has_yet_does_not_hold_up_the_collector(
+    folder: Path, at: int, ahead: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not for longer than until a true record is behind it: the last one may just not be on the disk yet."""
+    path = files_in(folder)[0].path
+    lines = path.read_bytes().splitlines(keepends=True)
+    last = read(lines[-1].strip()).seq
+    forged = [json.dumps(json.loads(lines[3]) | {"seq": last + ahead + more}).encode() + b"\n" for more in (1, 2)]
+    now_last = last - 1
+    sender = Forwarder(folder, Collector("localhost", 1, None, None, None), lambda: now_last, Place())
+    path.write_bytes(b"".join([*lines[:at], *forged, *lines[at:-1]]))
+    sent = []
+    with caplog.at_level(logging.WARNING):
+        for end in (b"", lines[-1]):
+            with path.open("ab") as file:
+                file.write(end)
+            now_last = last if end else last - 1
+            for _ in range(3):
+                records, sender._place = sender._following()
+                sent += [kept.seq for kept in records]
+    assert sent == list(range(1, last + 1))
+    assert sender.unsent == 0
+    assert len([each for each in caplog.records if "are not sent: 2" in each.message]) == 1
+
+
 # The commands
 
 
@@ -214,6 +244,49 @@ def test_names_of_another_key_are_refused(folder: Path, tmp_path: Path) -> None:
     assert isinstance(result.exception, InvalidInput)
     assert result.exception.reason == "AUDIT_KEY"
     assert CliRunner().invoke(audit, command[:-2]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("since", "same"),
+    [
+        ("2026-11-01", "2026-11-01T00:00:00Z"),
+        ("2026-11-01 08:30", "2026-11-01T08:30:00+00:00"),
+        ("2026-11-01T08:30:00+01:00", "2026-11-01T07:30:00"),
+        ("2026-11-01T00:00:00.5-05:00", "2026-11-01T05:00:00.500"),
+    ],
+)
+def test_a_time_without_an_offset_is_utc(tmp_path: Path, since: str, same: str) -> None:
+    at_s = datetime.fromisoformat(same).replace(tzinfo=UTC).timestamp()
+    chain = open_trail(tmp_path / "audit", None, SystemClock()).chain
+    chain.append([replace(event(0), at_s=at_s + moved) for moved in (-0.25, 0, 0.25)])
+    chain.close()
+
+    def count(*words: str) -> int:
+        found = CliRunner().invoke(audit, ["search", str(tmp_path / "audit"), "--kind", "call", *words, "--json"])
+        assert found.exit_code == 0, found.exception
+        return len(json.loads(found.output))
+
+    assert (
+        (count("--since", since), count("--until", since)) == (count("--since", same), count("--until", same)) == (2, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--since", "yesterday"], "--since"),
+        (["--until", "2026-13-01"], "--until"),
+        (["--since", "2026-11-01T08:30+25:00"], "--since"),
+        (["--since", "\x1b[2J\n" * 200], "--since"),
+        (["--since", "2026-11-01", "--until", "2026-11-01T01:00+02:00"], "before --until"),
+    ],
+)
+def test_a_time_that_is_none_is_refused_in_one_line(folder: Path, words: list[str], told: str) -> None:
+    for command in ("search", "export"):
+        found = CliRunner().invoke(audit, [command, str(folder), *words])
+        assert isinstance(found.exception, InvalidInput)
+        assert told in str(found.exception)
+        assert re.fullmatch(r"[ -~]{1,200}", str(found.exception))
 
 
 def test_an_export_is_for_its_owner(folder: Path, tmp_path: Path) -> None:

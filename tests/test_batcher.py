@@ -153,3 +153,35 @@ async def test_lanes_run_side_by_side(encoder_folder: Path) -> None:
         assert (batcher.running, batcher.waiting) == (2, 1)
         encoder.go.set()
         await asyncio.gather(*tasks)
+
+
+async def test_an_idle_encoder_begins_before_anybody_else_is_woken(encoder_folder: Path) -> None:
+    async with batching(encoder_folder) as (batcher, encoder, _):
+        await asyncio.sleep(0)  # the owner begins to wait
+        task = asyncio.create_task(batcher.embed(pixels(1)))
+        await asyncio.sleep(0)
+        assert (batcher.running, batcher.waiting) == (1, 0)
+        encoder.go.set()
+        assert (await task).queue_ms == 0
+
+
+async def test_an_encoder_without_a_thread_fails_and_keeps_its_lane(encoder_folder: Path) -> None:
+    async with batching(encoder_folder) as (batcher, _, _):
+        await asyncio.sleep(0)
+        batcher._threads.shutdown()  # as where the system gives no more threads
+        for _ in range(3):
+            with pytest.raises(InvalidInput):
+                await batcher.embed(pixels(1))
+        await asyncio.sleep(0.01)
+        assert (batcher.running, batcher.waiting) == (0, 0)
+
+
+async def test_whose_caller_goes_while_it_runs_leaves_the_lane_to_the_next(encoder_folder: Path) -> None:
+    async with batching(encoder_folder) as (batcher, encoder, _):
+        (gone,) = await enqueued(batcher, 1)
+        (next_one,) = await enqueued(batcher, 2)
+        gone.cancel()
+        encoder.go.set()
+        await next_one
+        assert encoder.batches == [[1], [2]]
+        assert gone.cancelled()

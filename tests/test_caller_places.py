@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,15 +13,15 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from auth_files import FAST, TOKENS, callers_file, claims, jwk, rsa_key, token
+from auth_files import FAST, TOKENS, HandClock, callers_file, claims, jwk, rsa_key, token
 from serving import picture, scan, serving_here
 
 import nearcase.serve.chunks as chunks_module
 from nearcase.audit.query import records_in
 from nearcase.errors import Overloaded
 from nearcase.serve.caller import Caller
-from nearcase.serve.interceptor import Places
-from nearcase.serve.line import ARRIVES_S
+from nearcase.serve.line import ARRIVES_S, LATELY_S, Line
+from nearcase.serve.places import ALONE_S, Places
 from nearcase.serve.tokens import LEEWAY_S
 from nearcase.v1 import decision_pb2_grpc, library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc
 
@@ -55,10 +56,10 @@ def adding(seed: int) -> library_pb2.AddImagesRequest:
 
 
 def test_a_share_is_given_back_and_nobody_is_remembered() -> None:
-    places, one, other = Places(4, "requests", is_shared=True), Caller("a"), Caller("b")
+    places, one, other = Places(4, "streams", HandClock(), is_shared=True), Caller("a"), Caller("b")
     for _ in range(2):
         places.enter(one)
-    with pytest.raises(Overloaded, match="2 requests") as refused:
+    with pytest.raises(Overloaded, match="2 streams") as refused:
         places.enter(one)
     assert refused.value.reason == "CALLER_PLACES"
     for _ in range(2):
@@ -73,9 +74,69 @@ def test_a_share_is_given_back_and_nobody_is_remembered() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_share_is_at_least_one(limit: int) -> None:
-    places = Places(limit, "requests", is_shared=True)
-    places.enter(Caller("a"))
-    assert places.taken == 1
+    for refused in (None, lambda: False):
+        places = Places(limit, "requests", HandClock(), is_shared=True, are_refused=refused)
+        places.enter(Caller("a"))
+        assert places.taken == 1
+
+
+def held(places: Places, caller: Caller, asked: int) -> int:
+    """How many of so many requests get a place."""
+    before = places.taken
+    for _ in range(asked):
+        with contextlib.suppress(Overloaded):
+            places.enter(caller)
+    return places.taken - before
+
+
+def ended(places: Places, caller: Caller, streams: int) -> int:
+    """How many streams are ended at their next message, each of which gives its place back."""
+    count = 0
+    for _ in range(streams):
+        try:
+            places.check(caller)
+        except Overloaded:
+            places.leave(caller)
+            count += 1
+    return count
+
+
+def test_a_caller_that_is_alone_has_all_places_but_the_one_of_the_next() -> None:
+    clock, one, other = HandClock(), Caller("gateway"), Caller("b")
+    places = Places(16, "requests", clock, is_shared=True, are_refused=lambda: False)
+    assert held(places, one, 20) == 15
+    assert ended(places, one, 15) == 0  # nobody wants them
+    assert held(places, other, 5) == 1
+    assert ended(places, one, 15) == 1  # one place is free now, and nobody else is ended
+    for _ in range(10):
+        held(places, other, 5)
+        ended(places, one, 15)
+    assert (places._of["", "gateway"], places._of["", "b"]) == (8, 8)
+    for caller in (one, other):
+        for _ in range(8):
+            places.leave(caller)
+    assert held(places, one, 20) == 8  # the other was there just now
+    clock.run_s += ALONE_S
+    assert held(places, one, 20) == 7
+    assert len(places._came) == 2
+
+
+def test_who_was_refused_unknown_may_be_another() -> None:
+    line = Line(clock := HandClock(), places=2, max_waiting=4)
+    places = Places(16, "requests", clock, is_shared=True, are_refused=line.has_refused)
+    line.refuse()
+    assert held(places, Caller("a"), 20) == 8
+    clock.run_s += LATELY_S
+    assert held(places, Caller("a"), 20) == 7
+
+
+def test_many_callers_share_and_none_is_remembered_for_ever() -> None:
+    places = Places(16, "requests", HandClock(), is_shared=True, are_refused=lambda: False)
+    for number in range(1000):
+        places.enter(Caller(f"c{number}"))
+        places.leave(Caller(f"c{number}"))
+    assert (places.taken, len(places._of), len(places._came)) == (0, 0, 2)
+    assert held(places, Caller("late"), 20) == 8
 
 
 @pytest.mark.system
@@ -89,17 +150,17 @@ async def test_silent_streams_of_one_caller_keep_no_other_out(tmp_path: Path, mo
         silent = [stream(metadata=wild) for stream in streams * 2]
         idle = [cast(Any, library).AddImages(metadata=wild) for _ in range(6)]
         await asyncio.sleep(ARRIVES_S + 0.2)  # until then they fill the line, as any that arrive
-        silent += [stream(metadata=wild) for stream in streams]
-        assert [await reason(call) for call in silent[4:]] == ["CALLER_PLACES"] * 2
-        assert (app.interceptor.requests.taken, app.interceptor.streams.taken) == (4, 2)
+        silent += [stream(metadata=wild) for stream in streams * 2]  # alone, it may have 7 of 8
+        assert await reason(silent.pop()) == "CALLER_PLACES"
+        assert (app.interceptor.requests.taken, app.interceptor.streams.taken) == (7, 2)
 
         asked = search_pb2.SearchRequest(examples=[search_pb2.Example(image=picture(1))])
         await search.Search(asked, metadata=quiet, timeout=10)
         added = [each async for each in library.AddImages(iter([adding(1)]), metadata=quiet, timeout=10)]
         assert added[0].added.case_id
 
-        reasons = [await reason(call) for call in silent]
-        assert reasons == ["IDLE_STREAM"] * 4 + ["CALLER_PLACES"] * 2
+        assert await reason(streams[0](metadata=wild)) == "CALLER_PLACES"  # it is alone no more
+        assert [await reason(call) for call in silent] == ["IDLE_STREAM"] * 7
         assert app.interceptor.requests.taken == 0
         refused = [call for call in idle if call.done()]
         assert [await reason(call) for call in refused] == ["CALLER_PLACES"] * 4
@@ -123,12 +184,21 @@ async def test_an_expired_token_ends_its_open_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-async def test_who_names_a_tenant_is_counted_and_recorded(tmp_path: Path) -> None:
-    async with known(tmp_path, "requests_per_s = 2\n") as (_, channel):
+async def test_who_names_a_tenant_is_counted_and_silent_calls_end(tmp_path: Path) -> None:
+    async with known(tmp_path, "requests_per_s = 2\n", stream_idle_s=1.0) as (_, channel):
         stub, asked = library_pb2_grpc.LibraryServiceStub(channel), library_pb2.GetStatisticsRequest()
         spoofing = (*metadata("mallory", "search"), ("nearcase-tenant", "south"))
         reasons = [await reason(stub.GetStatistics(asked, metadata=spoofing)) for _ in range(20)]
         assert reasons[0] == "TENANT"
         assert "CALLER_RATE" in reasons
+        # A call that is opened and in which nothing is sent, of one answer or of many, does not stay for ever.
+        open_calls = (
+            (channel.stream_unary, "SearchService/Search"),
+            (channel.stream_stream, "LibraryService/ExportCases"),
+        )
+        silent: list[Any] = [
+            make(f"/nearcase.v1.{name}")(metadata=metadata("idle", "search", "admin")) for make, name in open_calls
+        ]
+        assert [await reason(call) for call in silent] == ["IDLE_STREAM"] * 2
     callers = {kept.event.caller for kept in records_in(tmp_path / "data" / "audit") if kept.event.reason == "TENANT"}
     assert callers == {"mallory"}

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from nearcase.cli.check import check
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk renders the chart: pip install nearcase[dev]")
 pytest.importorskip("kubernetes_validate", reason="kubernetes-validate holds the schemas: pip install nearcase[dev]")
@@ -63,7 +66,7 @@ def test_helm_lint_is_clean(folder: Path, shape: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_pod_keeps_the_restricted_standard(chart: Any, shape: str) -> None:
     pods = [pod for each in rendered(chart, of_shape(shape, True), is_upgrade=True) for pod in pods_in(each)]
-    assert len(pods) == 4
+    assert len(pods) == 5
     for pod in pods:
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -76,6 +79,30 @@ def test_every_pod_keeps_the_restricted_standard(chart: Any, shape: str) -> None
             assert {"requests", "limits"} <= set(container["resources"])
         kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
         assert kinds <= {"configMap", "emptyDir", "projected", "persistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("name", "setting", "path"),
+    [("erasures", "erasures", "/erasures/erasures.jsonl"), ("audit", "audit_folder", "/audit/trail")],
+)
+def test_ledger_and_trail_may_have_a_volume_of_their_own(
+    chart: Any, shape: str, name: str, setting: str, path: str
+) -> None:
+    values = changed(of_shape(shape, True), (name,), {"enabled": True, "size": "7Gi", "storageClass": "other-disk"})
+    found = rendered(chart, values)
+    server = named(found, "StatefulSet")["spec"]
+    (claim,) = [each["spec"] for each in server["volumeClaimTemplates"] if each["metadata"]["name"] == name]
+    assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("other-disk", "7Gi")
+    mounts = {each["name"]: each for each in server["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts[name] == {"name": name, "mountPath": f"/{name}"}
+    assert tomllib.loads(file_of(found))[setting] == path
+    without = rendered(chart, changed(values, (name, "enabled"), False))
+    assert setting not in tomllib.loads(file_of(without))
+    server = named(without, "StatefulSet")["spec"]
+    assert name not in {each["metadata"]["name"] for each in server["volumeClaimTemplates"]}
+    assert name not in {each["name"] for each in server["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert not [text for version in VERSIONS for each in without for text in complaints(each, version)]
 
 
 def test_secrets_are_named_and_never_held(chart: Any) -> None:
@@ -173,9 +200,33 @@ def test_a_budget_is_made_for_several_servers_alone(chart: Any, replicas: int, h
 
 def test_an_upgrade_waits_for_an_export_and_an_install_does_not(chart: Any) -> None:
     values = of_shape("embedded", True)
-    job = named(rendered(chart, values, is_upgrade=True, revision=3), "Job")
+    job = named(rendered(chart, values, is_upgrade=True, revision=3), "Job", "-before-3")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
     assert "Job" not in {each["kind"] for each in rendered(chart, values, is_install=True)}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_before_an_upgrade_the_new_image_reads_the_new_settings(chart: Any, shape: str, tmp_path: Path) -> None:
+    for more in (False, True):
+        values = changed(of_shape(shape, more), ("settings", "tenants"), "caller" if more else "none")
+        found = rendered(chart, values, is_upgrade=True, revision=3)
+        job, files = named(found, "Job", "-check-3"), named(found, "ConfigMap", "-check-3")
+        hooks = [each["metadata"]["annotations"] for each in (files, job)]
+        assert {each["helm.sh/hook"] for each in hooks} == {"pre-upgrade"}
+        assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1]["helm.sh/hook-weight"]) < 0  # then the export
+        assert files["data"] == named(found, "ConfigMap", "release-nearcase")["data"]
+        pod = job["spec"]["template"]["spec"]
+        assert {"configMap": {"name": files["metadata"]["name"]}, "name": "settings"} in pod["volumes"]
+        for name, text in files["data"].items():
+            (tmp_path / name).write_text(text.replace("/etc/nearcase", str(tmp_path)))
+        (container,) = pod["containers"]
+        words = [word.replace("/etc/nearcase", str(tmp_path)) for word in container["args"]]
+        told = CliRunner().invoke(check, words[1:])
+        assert told.exit_code == 0, told.output
+        with (tmp_path / "callers.toml").open("a") as callers:
+            callers.write("\n[sections_of_a_newer_chart]\n")
+        assert CliRunner().invoke(check, words[1:]).exit_code == 1
+    assert not [each for each in rendered(chart, of_shape(shape, True)) if each["kind"] == "Job"]
 
 
 def test_the_engine_is_built_where_it_will_run(chart: Any) -> None:

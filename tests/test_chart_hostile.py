@@ -65,25 +65,25 @@ def identities(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted((each["apiVersion"], each["kind"]) for each in found)
 
 
-def harmless(chart: Any, values: dict[str, Any], expected: list[tuple[str, str]]) -> bool | None:
-    """None where the values are refused; else whether the same kinds of valid objects come out."""
+def harmless(chart: Any, values: dict[str, Any], before: list[dict[str, Any]]) -> bool | None:
+    """None where the values are refused; else whether the same kinds of objects come out, and what changed is valid."""
     try:
         found = rendered(chart, values)
     except helm_python.HelmError:
         return None
-    as_before = identities(found) == expected
-    return as_before and not [text for each in found for text in complaints(each, VERSIONS[-1])]
+    as_before = identities(found) == identities(before)
+    return as_before and not [text for each in found if each not in before for text in complaints(each, VERSIONS[-1])]
 
 
 def test_hostile_text_is_refused_or_stays_text(chart: Any) -> None:
     values = of_shape("qdrant", True)
-    expected = identities(rendered(chart, values))
+    before = rendered(chart, values)
     places = [path for path, schema in objects_in(SCHEMA) if strings(path, schema) and path[0] != "qdrant"]
     assert len(places) > 40
     bad, taken = [], 0
-    for path in places:
-        for text in HOSTILE:
-            answer = harmless(chart, changed(values, path, text), expected)
+    for at, path in enumerate(places):
+        for text in HOSTILE[at % 3 :: 3]:  # every place and every text, and not each with each: a rendering takes 20 ms
+            answer = harmless(chart, changed(values, path, text), before)
             taken += answer is True
             bad += [(path, text[:40])] if answer is False else []
     assert bad == []
@@ -93,20 +93,20 @@ def test_hostile_text_is_refused_or_stays_text(chart: Any) -> None:
 @pytest.mark.parametrize("field", ["podAnnotations", "podLabels", "nodeSelector"])
 def test_hostile_names_and_texts_of_maps(chart: Any, field: str) -> None:
     values = of_shape("embedded", True)
-    expected = identities(rendered(chart, values))
+    before = rendered(chart, values)
     for text in HOSTILE:
-        assert harmless(chart, changed(values, (field,), {"a": text}), expected) is not False, text
-        assert harmless(chart, changed(values, (field,), {text: "a"}), expected) is not False, text
+        assert harmless(chart, changed(values, (field,), {"a": text}), before) is not False, text
+        assert harmless(chart, changed(values, (field,), {text: "a"}), before) is not False, text
 
 
 def test_huge_and_negative_numbers_are_refused_or_stay_numbers(chart: Any) -> None:
     values = of_shape("qdrant", True)
-    expected = identities(rendered(chart, values))
+    before = rendered(chart, values)
     numeric = [path for path, each in objects_in(SCHEMA) if each.get("type") in ("integer", "number")]
     places = [path for path in numeric if not {"[]", "*"} & set(path) and path[0] != "qdrant"]
     assert len(places) > 20
     assert not [
-        (path, n) for path in places for n in NUMBERS if harmless(chart, changed(values, path, n), expected) is False
+        (path, n) for path in places for n in NUMBERS if harmless(chart, changed(values, path, n), before) is False
     ]
 
 

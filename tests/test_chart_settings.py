@@ -123,9 +123,12 @@ def test_the_settings_file_starts_the_server_and_its_probe_answers(chart: Any, t
     health, program = "127.0.0.1:50952", str(Path(sys.executable).with_name("nearcase"))
     for name, text in named(found, "ConfigMap", "release-nearcase")["data"].items():
         text = text.replace('"/etc/nearcase', f'"{tmp_path}').replace("0.0.0.0:50052", health)
-        text = re.sub(r'"/(secrets|data|erasures)', rf'"{tmp_path}/\1', text).replace("0.0.0.0:50051", "127.0.0.1:0")
+        text = re.sub(r'"/(secrets|data|erasures|audit)', rf'"{tmp_path}/\1', text).replace(
+            "0.0.0.0:50051", "127.0.0.1:0"
+        )
         (tmp_path / name).write_text(text)
-    (tmp_path / "erasures").mkdir()
+    for volume in ("erasures", "audit"):
+        (tmp_path / volume).mkdir()
     certificate(tmp_path / "secrets" / "tls")
     run([program, "token", "new-key", "--out", str(tmp_path / "private")])
     (tmp_path / "private.pub").rename(tmp_path / "secrets" / "token-keys")
@@ -150,6 +153,8 @@ def test_the_settings_file_starts_the_server_and_its_probe_answers(chart: Any, t
         process.terminate()
         assert process.wait(30) == 0
         process.stdout.close()
+    assert list((tmp_path / "audit" / "trail").glob("*.jsonl"))
+    assert not (tmp_path / "data" / "nearcase" / "audit").exists()
     assert run(check, is_done=False).returncode == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import runpy
 import subprocess
 import sys
@@ -23,7 +24,9 @@ from charts import (  # noqa: E402  (after the skips)
     CHART,
     SCHEMA,
     SHAPES,
+    VERSIONS,
     changed,
+    complaints,
     file_of,
     objects_in,
     of_shape,
@@ -81,6 +84,42 @@ def test_what_the_chart_says_by_itself_lets_nobody_in(chart: Any) -> None:
     with pytest.raises(helm_python.HelmError, match="nobody is named who may call"):
         rendered(chart, {})
     assert "insecure = true" in file_of(rendered(chart, {"settings": {"insecure": True}}))
+
+
+def yaml_blocks() -> list[tuple[str, str]]:
+    files = sorted([PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")])
+    return [
+        (file.name, text) for file in files for text in re.findall(r"```yaml\n(.*?)```", file.read_text(), re.DOTALL)
+    ]
+
+
+PROMETHEUS_ADAPTER = {"rules"}
+"""Top of the one block that is not for this chart."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("file", "text"), yaml_blocks(), ids=lambda word: word.split("\n")[0][:40])
+def test_every_block_of_values_in_the_docs_renders(chart: Any, shape: str, file: str, text: str) -> None:
+    """Over the shape alone, as a second file of values is laid over the first."""
+    values = helm_python.values_from_yaml(text)
+    if set(values) == PROMETHEUS_ADAPTER:
+        return
+    found = rendered(chart, laid_over(values_of(shape), values), is_upgrade=True)
+    assert not [line for each in found for line in complaints(each, VERSIONS[-1])]
+
+
+def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """As helm lays files of values over each other: maps key by key, anything else whole."""
+    both = {
+        name: laid_over(below[name], value)
+        for name, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(name), dict)
+    }
+    return below | above | both
+
+
+def test_the_docs_have_blocks_of_values() -> None:
+    assert [file for file, _ in yaml_blocks()].count("deploy.md") >= 4
 
 
 def test_a_backup_needs_a_claim(chart: Any) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 from serving import scan, serving_here
 
+from nearcase.intake.wire import JsonObject
+from nearcase.intake.worker import Result
 from nearcase.serve.app import App
 from nearcase.v1 import library_pb2 as lib
 from nearcase.v1 import library_pb2_grpc, search_pb2_grpc
@@ -35,7 +38,7 @@ async def test_fifty_searches_some_cancelled_some_late(tmp_path: Path) -> None:
         await nothing_left(app)
 
 
-async def test_a_full_queue_refuses_and_recovers(tmp_path: Path) -> None:
+async def test_a_full_queue_refuses_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         serving_here(tmp_path, max_concurrent_requests=4) as app,
         grpc.aio.insecure_channel(app.address) as channel,
@@ -46,6 +49,25 @@ async def test_a_full_queue_refuses_and_recovers(tmp_path: Path) -> None:
         assert set(answers) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         await nothing_left(app)
         assert await code_of(stub, 1) is grpc.StatusCode.OK
+        pictures = asked_for_pictures(app, monkeypatch)
+        await stub.Search(request(1))
+        named = request(1)
+        named.options.case_mask.paths[:] = ["thumbnail_jpeg"]
+        await stub.Search(named)
+        assert pictures == [False, True]  # nobody waits for a picture that nobody asked for
+
+
+def asked_for_pictures(app: App, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each file from now on: whether a child was told to make its picture."""
+    found: list[bool] = []
+    run = app.engine.preparer.sandbox.run
+
+    def noting(data: bytes, options: JsonObject, *, meanwhile: Callable[[], object]) -> Result:
+        found.append(options["with_thumbnail"])
+        return run(data, options, meanwhile=meanwhile)
+
+    monkeypatch.setattr(app.engine.preparer.sandbox, "run", noting)
+    return found
 
 
 async def test_an_adding_client_that_vanishes_leaves_no_work(tmp_path: Path) -> None:

@@ -62,8 +62,14 @@ def test_decide_prints_writes_and_replays(site: Site, tmp_path: Path) -> None:
     assert page.read_text().count("data:image/jpeg;base64,") == 6
     made = json.loads(run(site, *asked, "--json").stdout)["decisions"][0]
     assert made["call"] in ("positive", "negative"), made
+    point = made["operating_point"]
+    assert 0 < point["called_positive_patients"] <= point["positive_patients"]
+    shown = f"{point['called_positive_patients']} patients with the finding"
+    assert shown in " ".join(plain.stdout.split("Where a call is made: ")[1].split())
+    assert f"{shown}, specificity" in page.read_text().split("<dt>Where a call is made</dt>")[1]
     replayed = run(site, "replay", made["record_id"], "--json")
     assert replayed.returncode == 0, replayed.stderr
+    assert json.loads(replayed.stdout)["decision"]["operating_point"] == point
     assert json.loads(replayed.stdout)["decision"]["score"] == made["score"]
 
 

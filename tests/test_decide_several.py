@@ -112,5 +112,8 @@ def test_a_de_identified_library_decides_about_files_and_keeps_no_name(tmp_path:
             record = client.record(decision.record_id)
             assert b"PLANTED" not in record
             assert redacted(replay(read_record(record))) == redacted(decision)
+        assert client.library.erase(patient_id="PLANTED-1")[0] == 1
+        with pytest.raises(InvalidInput, match="erased with their cases"):  # it was asked about, and is no evidence
+            read_record(client.record(both.decisions[0].record_id))
     for file in folder.rglob("*"):
         assert not file.is_file() or b"PLANTED" not in file.read_bytes()

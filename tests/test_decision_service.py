@@ -61,6 +61,7 @@ def findings(data: Path, reference: Reference, fitted: Fitted) -> Path:
     declare(folder, finding_text("probed", POINT, scorer='kind = "probe"\nk = 25'), probed(reference))
     variants: dict[str, tuple[str, dict[str, object]]] = {
         "ct": ('[scope]\nmodality = ["CT"]\n', {}),
+        "ct-filter": ('[scope]\nfilter = "modality = CT"\n', {}),
         "nowhere": ('[scope]\nfilter = "source = nowhere"\n', {}),
         "demanding": ("[abstain]\nminimum_evidence = 100000\n", {}),
         "narrow": ("[abstain]\nleast_similarity = 0.9999\n", {}),
@@ -104,6 +105,7 @@ def one(client: Client, finding: str, case_id: str = WOMAN, **asked: object) -> 
     ("reason", "finding", "asked"),
     [
         ("OUT_OF_SCOPE", "ct", {"case_id": ON_MR}),
+        ("OUT_OF_SCOPE", "ct-filter", {"case_id": ON_MR}),
         ("NO_EVIDENCE", "nowhere", {}),
         ("ENCODER_CHANGED", "other-encoder", {}),
         ("FINDING_CHANGED", "mass", {"k": 5}),
@@ -144,8 +146,11 @@ def test_all_findings_leave_out_those_for_other_images(client: Client) -> None:
 
 
 def test_a_point_changes_the_call_and_never_the_score(client: Client, fitted: Fitted) -> None:
-    names = [point.name for point in client.operating_points("mass")]
+    points = client.operating_points("mass")
+    names = [point.name for point in points]
     assert names == list(fitted.point_names[: len(names)])
+    assert {point.name: point for point in points} == {point.name: point.shown for point in fitted.points}
+    assert all(point.called_sensitivity for point in points)
     flagged = []
     for name in names:
         decisions = [one(client, "mass", case.case_id, operating_point=name) for case, _ in CASES[:60:2]]

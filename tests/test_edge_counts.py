@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from nearcase.errors import Unready
 from nearcase.index.base import Point
 from nearcase.index.edge.counts import MAX_KEPT, MAX_VALUES, Counts
 from nearcase.index.edge.index import EdgeIndex
@@ -48,6 +52,31 @@ async def test_a_kept_count_outlives_the_process_that_counted(tmp_path: Path) ->
         assert await index.count() == 1  # kept: nothing was written since
     finally:
         await index.close()
+
+
+async def test_a_kept_count_waits_for_no_turn_but_for_a_write(tmp_path: Path) -> None:
+    index = await EdgeIndex.open(tmp_path, 4)
+    ct, may_go_on = Equals("modality", "CT"), threading.Event()
+    try:
+        await index.upsert([point(1, "CT")])
+        assert await index.count(ct) == 1
+        busy = asyncio.ensure_future(index._run(lambda: may_go_on.wait(10)))
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(index.count(ct), 5) == 1
+        adding = asyncio.ensure_future(index.upsert([point(2, "CT")]))
+        await asyncio.sleep(0)
+        late = asyncio.ensure_future(index.count(ct))  # asked after the write was
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(late), 0.2)
+        may_go_on.set()
+        await asyncio.gather(busy, adding)
+        assert await late in (1, 2)
+        assert await index.count(ct) == 2
+    finally:
+        may_go_on.set()
+        await index.close()
+    with pytest.raises(Unready):
+        await index.count(ct)
 
 
 def test_what_is_kept_is_bounded() -> None:

@@ -104,6 +104,10 @@ SHORT = 'name = "mass"\nversion = "1"\nlabel = "mass"\npositive_values = ["1"]\n
 
 WRONG = [
     ('nme = "x"\n', "", 5, 1, "nme", "no such key"),
+    ('display_name = "Mass\\u202E"\n', "", 5, 1, "display_name", "format characters, got 'Mass\\u202e'"),
+    ('display_name = "Ma\\u0007ss"\n', "", 5, 1, "display_name", "one printable line"),
+    (f'display_name = "{"M" * 201}"\n', "", 5, 1, "display_name", "at most 200 characters, got 201"),
+    ('[[codes]]\nscheme = "SCT"\nvalue = "1"\nmeaning = "x\\u200b"\n', "", 8, 1, "codes[0].meaning", "printable"),
     ("", 'version = "1"\n', 1, 1, "version", "no such key"),
     ("  [scorer]\n  k = 0\n", "", 6, 3, "scorer.k", "whole number from 1"),
     ("[scorer]\n\n k =  true", "", 7, 2, "scorer.k", "True"),
@@ -199,7 +203,7 @@ def edited(data: bytes) -> bytes:
         ({"a.toml": FITTED_TEXT}, "a.toml, line 6, column 1: expected fitted to be a readable file"),
         (
             {"a.toml": FITTED_TEXT, "mass.json": edited(write_fitted(fit(MASS)))},
-            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/3 that was hashed, got an edited one",
+            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/4 that was hashed, got an edited one",
         ),
         (
             {"a.toml": FITTED_TEXT.replace('name = "mass"', 'name = "node"'), "mass.json": write_fitted(fit(MASS))},

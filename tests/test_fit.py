@@ -20,6 +20,7 @@ from nearcase.decide.decision import Context, decide
 from nearcase.decide.findings import read_finding, read_findings
 from nearcase.decide.fitted import read_fitted, write_fitted
 from nearcase.errors import InvalidInput, Unsupported
+from nearcase.report.decision_view import percent
 from nearcase.types import Call, Case, CaseFacts, Hit
 from nearcase_eval.auroc import auroc
 from nearcase_eval.fit import Plan, fit
@@ -268,21 +269,35 @@ def test_the_page_of_a_fit_holds_its_figures_and_no_script(reference: Reference)
 
 
 def test_the_share_of_images_with_a_call_is_what_the_server_would_say(reference: Reference) -> None:
-    """Against deciding about each held-out image; a floor of agreement takes calls away and moves no rate."""
+    """Against deciding about each held-out image; a floor of agreement takes calls away and moves no rate of all."""
     text = finding_text("mass", f"{POINT}") + "[abstain]\nleast_agreement = 0.7\n"
     finding, fitted = read_finding(text, "x"), fitted_on(reference, text)
     context = Context(fitted.encoder, fitted.library, fitted.library.labelled_count, bytes(32))
     made: dict[str, list[bool]] = {}
+    right: dict[tuple[str, bool], dict[str, list[bool]]] = {}
     for each in split(reference.asked, finding, with_training=False, seed=0).images["test"]:
         hits = [Hit(Case(p.case_id, CaseFacts(), {"mass": p.value}), p.similarity) for p in each.priors]
         found = decide(finding, fitted, hits, DecisionAsked(each.facts, each.vector), context).decision
         made.setdefault(each.patient, []).append(found.call is not Call.ABSTAIN)
+        for said in found.point_calls:
+            if said.call is not Call.ABSTAIN:
+                own = right.setdefault((said.name, each.value == "1"), {}).setdefault(each.patient, [])
+                own.append(said.call is (Call.POSITIVE if each.value == "1" else Call.NEGATIVE))
     assert fitted.called
     assert fitted.called.value == pytest.approx(np.mean([np.mean(own) for own in made.values()]))
     lax = fitted_on(reference, TEXT)
     assert lax.called
     assert lax.called.value > fitted.called.value > 0.0
-    assert lax.points == fitted.points
+    for point, other in zip(fitted.points, lax.points, strict=True):
+        for has_finding, rate in ((True, point.called_sensitivity), (False, point.called_specificity)):
+            counted = right[point.name, has_finding]
+            assert rate
+            assert rate.value == pytest.approx(np.mean([np.mean(own) for own in counted.values()]))
+            assert rate.effective_n == len(counted)
+        assert (point.sensitivity, point.specificity) == (other.sensitivity, other.specificity)
+        assert point.called_specificity
+        shown = f"<td>{percent(point.called_specificity.interval)}</td><td>{point.called_specificity.effective_n}</td>"
+        assert shown in render_fit(fitted, statement="")
     assert f"would be made on {fitted.called.value:.0%}" in render_fit(fitted, statement="")
 
 

@@ -134,9 +134,25 @@ def test_what_is_no_number_is_refused(text: bytes) -> None:
     refused(data.replace(mark, b'"threshold":' + text, 1))
 
 
-@pytest.mark.parametrize("older", ["nearcase-fitted/1", "nearcase-fitted/2"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b'{"body":', b'{"format":"x","body":'),
+        (b'"threshold":0.5', b'"threshold":0.9,"threshold":0.5'),
+        (b'"level":0.95,', b'"level":0.950,'),
+        (b'{"body":', b'{ "body":'),
+    ],
+)
+def test_a_fit_is_taken_as_it_was_written_alone(change: tuple[bytes, bytes]) -> None:
+    """Its last key counts in one program and its first in another, and both would find the hash right."""
+    data = write_fitted(WHOLE)
+    assert read_fitted(data) == WHOLE
+    assert "got its JSON in other bytes" in str(refused(data.replace(*change, 1)))
+
+
+@pytest.mark.parametrize("older", ["nearcase-fitted/1", "nearcase-fitted/3"])
 def test_an_older_fit_says_to_fit_again(older: str) -> None:
-    data = write_fitted(WHOLE).replace(b"nearcase-fitted/3", older.encode(), 1)
+    data = write_fitted(WHOLE).replace(b"nearcase-fitted/4", older.encode(), 1)
     assert f"{older} of an older nearcase: run nearcase-eval fit again" in str(refused(data))
 
 

@@ -27,9 +27,10 @@ class HandClock:
 
     def __init__(self) -> None:
         self.at_s = 1e9
+        self.wrong_s = 0.0
 
     def now_s(self) -> float:
-        return self.at_s
+        return self.at_s + self.wrong_s
 
     def monotonic_s(self) -> float:
         return self.at_s
@@ -94,6 +95,23 @@ async def test_a_server_erases_no_half_of_a_library_by_itself(tmp_path: Path) ->
         await fill(tenant, range(FEW), clock.at_s - 11 * DAY_S)
         await keeping.round()
         assert await tenant.library.count() == 0
+
+
+async def test_a_clock_that_jumps_ahead_empties_no_small_library(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (tenants, tenant, clock):
+        await fill(tenant, range(FEW), clock.at_s)
+        keeping = Housekeeping(tenants, Uploads(tmp_path / "uploads", max_bytes=100), clock, retention_days=10.0)
+        for wrong_s in (0.0, 3650 * DAY_S, 11 * DAY_S, -3650 * DAY_S, 0.0):  # behind, and right again
+            clock.wrong_s = wrong_s
+            await keeping.round()
+            assert await tenant.library.count() == FEW
+        clock.wrong_s = 11 * DAY_S
+        await keeping.round()
+        assert await tenant.library.count() == FEW
+        clock.wrong_s = 0.0
+        clock.at_s += 10.5 * DAY_S
+        await keeping.round()
+        assert await tenant.library.count() == 0  # time did pass, and so few may all go
 
 
 async def test_the_first_round_comes_with_the_start_and_drops_old_uploads(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ DASHBOARD = json.loads((FILES / "dashboard.json").read_text())
 FREE = "127.0.0.1:0"
 LEFT_OUT = {"up"}
 """A metric that Prometheus makes itself."""
+OF_TARGETS = {"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
+"""Labels that Prometheus and its operator add: of the same name, ours would arrive as exported_... ."""
 LATER = {"nearcase_recall", "nearcase_recall_checked_seconds"}
 """Shown after the first check of recall, five minutes after the start."""
 
@@ -94,6 +96,30 @@ def test_every_alert_says_what_it_means_and_is_in_the_manual() -> None:
             assert f"`{rule['alert']}`" in manual
 
 
+def panel_metrics() -> set[str]:
+    parsed = (promql_parser.parse(target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"])
+    return {str(selector.name) for each in parsed for selector in selectors(each)}
+
+
+def test_no_server_at_all_is_an_alert() -> None:
+    (rule,) = [rule for group in ALERTS["groups"] for rule in group["rules"] if rule["alert"] == "NearcaseDown"]
+    either = promql_parser.parse(rule["expr"])
+    assert isinstance(either, promql_parser.BinaryExpr)
+    assert str(either.op) == "or"
+    assert isinstance(either.rhs, promql_parser.Call)
+    assert either.rhs.func.name == "absent"
+    assert [selector.name for selector in selectors(either.rhs)] == ["nearcase_serving"]  # whatever the job's name is
+
+
+def test_panels_have_ids_and_places_of_their_own() -> None:
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+
+
 @pytest.mark.system
 async def test_the_files_name_only_metrics_and_labels_that_a_server_shows(library: Path) -> None:
     async with busy(library) as app:
@@ -108,6 +134,10 @@ async def test_the_files_name_only_metrics_and_labels_that_a_server_shows(librar
             labels = {label for have, _ in found[name] for label in have}
             for matcher in selector.matchers.matchers:
                 assert matcher.name in labels, f"{where}: {name}{{{matcher.name}}}"
+    for name, samples in found.items():
+        assert not {label for have, _ in samples for label in have} & OF_TARGETS, name
+    trail = {name for name, samples in found.items() if name.startswith("nearcase_audit_") and samples}
+    assert {name for name in trail if not name.endswith("_created")} <= panel_metrics()
     for name in found:
         base = re.sub(r"_(bucket|count|sum|created|total)$", "", name)
         assert f"`{base}" in manual, base

@@ -11,7 +11,7 @@ from decisions import ASKED, CONTEXT, MASS, hits
 from test_record import WHOLE, named, usual
 
 from nearcase.decide.decision import Asked, decide
-from nearcase.decide.record import write_record
+from nearcase.decide.record import read_record, write_record
 from nearcase.decide.record_file import blotted
 from nearcase.types import CaseFacts
 
@@ -26,6 +26,18 @@ def test_the_answer_that_hashes_erased_cases_goes_with_them() -> None:
         assert left is not None
         assert record.answer.encode() not in left
         assert record.salts[1].encode() not in left
+
+
+def test_one_of_several_images_that_were_decided_as_one_takes_the_query_with_it() -> None:
+    images = ("cd" * 32, "ef" * 32)
+    asked = dataclasses.replace(ASKED, vector=np.array([0.6, 0.8], np.float32), images=images, image_count=2)
+    data = write_record(decide(MASS, WHOLE, hits([0.99, 0.98], ["1", "0"]), asked, CONTEXT).record)
+    assert read_record(data).origin.images == images
+    for erased in images:
+        left = blotted(data, {erased}.__contains__)
+        assert left is not None
+        assert not any(each.encode() in left for each in (*images, ASKED.image_sha256))
+    assert blotted(data, {"01" * 32}.__contains__) is None
 
 
 def test_nothing_is_left_of_an_erased_query() -> None:

@@ -17,7 +17,7 @@ from nearcase.types import CaseFacts, Image
 
 
 def image_of(pixels: NDArray[np.uint8]) -> Image:
-    return Image(pixels, CaseFacts(patient_id="CANARY4711"), "", "application/dicom", rules=("CANARY4711",))
+    return Image(pixels, CaseFacts(patient_id="CANARY4711"), "application/dicom", rules=("CANARY4711",))
 
 
 @pytest.mark.parametrize("shape", [(7, 11), (7, 11, 3), (1, 1)])

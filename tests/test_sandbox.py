@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import sandbox_jobs
 
 from nearcase.errors import InvalidInput, NearcaseError, NotFound, Overloaded, Unready
+from nearcase.intake import wire
 from nearcase.intake.sandbox import Sandbox
 
 
@@ -55,6 +57,32 @@ def test_bytes_of_any_size_come_back_as_they_went(sandbox: Sandbox, size: int) -
     assert blobs == [data, b"", data[:3]]
     assert result["options"]["text"] == "Ünï"
     assert result["options"]["list"] == [1, None, True, 2.5]
+
+
+def test_what_the_caller_does_meanwhile_takes_no_time_of_its_own(sandbox: Sandbox) -> None:
+    start_s = time.monotonic()
+    sandbox.run(b"", {"do": "sleep", "seconds": 0.3}, meanwhile=lambda: time.sleep(0.3))
+    assert 0.3 <= time.monotonic() - start_s < 0.55
+
+
+def test_a_fault_of_the_caller_meanwhile_leaves_no_half_read_child(sandbox: Sandbox) -> None:
+    def fail() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        sandbox.run(b"", {"do": "echo", "text": "first"}, meanwhile=fail)
+    assert ask(sandbox, "echo", text="second")["options"]["text"] == "second"
+
+
+def test_a_frame_goes_in_one_piece_so_that_the_other_side_is_woken_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, {"size": 1}, (0, 1))
+        piece, descriptors, _, _ = socket.recv_fds(theirs, 4096, 2)
+        for descriptor in descriptors:
+            os.close(descriptor)
+    assert len(descriptors) == 2
+    assert piece == len(piece[4:]).to_bytes(4, "big") + b'{"size": 1}'
 
 
 def test_the_job_keeps_its_error_type_reason_and_field(sandbox: Sandbox) -> None:

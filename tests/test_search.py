@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
 import numpy as np
 import pytest
 
-from nearcase.errors import InvalidInput
-from nearcase.index.base import Point
+from nearcase.errors import InvalidInput, Unready
+from nearcase.index.base import Neighbour, Point
 from nearcase.index.exact import ExactIndex
-from nearcase.index.filters import Equals
+from nearcase.index.filters import Equals, Filter
 from nearcase.retrieve.cases import case_id_of, to_payload
 from nearcase.retrieve.search import Query, Scope, SelfExclusion, join, search
 from nearcase.types import Case, CaseFacts
@@ -55,6 +58,26 @@ async def test_a_patient_never_retrieves_themself_unless_asked_to(index: ExactIn
         study = await search(index, [query], Scope(k=100, self_exclusion=SelfExclusion.STUDY))
         assert case.facts.study_uid not in {hit.case.facts.study_uid for hit in study.hits}
         assert case.facts.patient_id in {hit.case.facts.patient_id for hit in study.hits}
+
+
+class Failing(ExactIndex):
+    """Both of its answers are late, and errors."""
+
+    async def count(self, where: Filter | None = None) -> int:
+        raise Unready("no count")
+
+    async def search(self, *_: object, **__: object) -> list[Neighbour]:
+        await asyncio.sleep(0.01)
+        raise Unready("no search")
+
+
+async def test_a_search_that_fails_leaves_no_count_behind(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Unready, match="no search"):
+        await search(Failing(16), [Query(cases()[0], vector(0))], Scope())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not asyncio.all_tasks() - {asyncio.current_task()}
+    assert not caplog.records  # nothing of an exception that was never retrieved
 
 
 async def test_hits_equal_a_full_sort(index: ExactIndex) -> None:

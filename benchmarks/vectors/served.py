@@ -20,6 +20,7 @@ import numpy as np
 from nearcase.demo.server import running_server
 from nearcase.encode.card import read_card
 from nearcase.v1 import library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc
+from vectors.empty import empty_call_ms
 from vectors.load import row_of
 from vectors.made import FILTERS, Floats, K, Made
 from vectors.peers import Measured, Row
@@ -49,6 +50,7 @@ class Served:
     costs: tuple[Cost, ...]
     parts: tuple[str, ...]  # what the index was made of
     reopened_s: float  # after `kill -9`: from the start of the command to the first answer
+    empty_call_ms: float  # CPU of a gRPC server that reads the same searches and does nothing
 
 
 class Target:
@@ -137,6 +139,7 @@ def measure(data: Path, encoder: Path, made: Made, build_cpu_s: float) -> Served
             costs.append(_cost(server, name, requests * ROUNDS))
             rows.append(Row(name, recall, costs[-1].server_ms + costs[-1].index_ms, 0))
         used = memory(server.index_pid)
+        nothing_ms = empty_call_ms([server.request(query, "") for query in np.array(made.queries)] * ROUNDS, IN_FLIGHT)
         server.kill()
     start_s = time.monotonic()
     with target(data, encoder) as server:
@@ -145,7 +148,7 @@ def measure(data: Path, encoder: Path, made: Made, build_cpu_s: float) -> Served
     measured = Measured(
         "nearcase", tuple(rows), build_cpu_s, used.anonymous_mib, used.file_mib, disk_mib(data / "library")
     )
-    return Served(measured, tuple(costs), parts, reopened_s)
+    return Served(measured, tuple(costs), parts, reopened_s, nothing_ms)
 
 
 def _cost(server: Target, name: str, requests: Sequence[search_pb2.SearchRequest]) -> Cost:

@@ -12,7 +12,7 @@ from nearcase.errors import InvalidInput, Unsupported
 from nearcase.types import Interval
 from nearcase_eval.fit_area import patient_auroc
 from nearcase_eval.fit_calibration import calibrate, prevalence_of
-from nearcase_eval.fit_calls import called_of
+from nearcase_eval.fit_calls import with_calls
 from nearcase_eval.fit_limits import familiarity, validated_groups
 from nearcase_eval.fit_points import Wish, check_wishes, curve_points, fit_points
 from nearcase_eval.fit_probe import train
@@ -85,7 +85,7 @@ def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, 
         prevalence=prevalence_of(test),
         groups=validated_groups(reference.asked, parts.images[TEST], finding, about, plan.by),
     )
-    return replace(fitted, called=called_of(parts.images[TEST], finding, fitted))
+    return with_calls(parts.images[TEST], test, finding, fitted)
 
 
 def _about(finding: Finding, reference: Reference, parts: Parts, plan: Plan) -> Fitted:

@@ -25,7 +25,16 @@ from nearcase_eval.cohort import read_cohort
 from nearcase_eval.embedding import embed_cohort
 from nearcase_eval.fit import Plan, fit
 from nearcase_eval.fit_calibration import KINDS as CALIBRATIONS
-from nearcase_eval.fit_page import POINT_COLUMNS, PREDICTIVE_COLUMNS, called, point_rows, predictive_rows, render_fit
+from nearcase_eval.fit_page import (
+    CALLED_COLUMNS,
+    POINT_COLUMNS,
+    PREDICTIVE_COLUMNS,
+    called,
+    called_rows,
+    point_rows,
+    predictive_rows,
+    render_fit,
+)
 from nearcase_eval.fit_points import DEFAULT, PAIR, read_wishes
 from nearcase_eval.fit_probe import KINDS as PROBES
 from nearcase_eval.fit_prompt import prompts_of
@@ -136,14 +145,12 @@ def print_fit(out: Console, fitted: Fitted) -> None:
     for row in point_rows(fitted):
         table.add_row(*row)
     out.print(table)
-    if values := predictive_rows(fitted):
-        out.print(f"At the held-out prevalence of {decimal(fitted.prevalence or 0.0)}:", markup=False)
-        predictive = Table(*PREDICTIVE_COLUMNS, box=None, pad_edge=False)
-        for row in values:
-            predictive.add_row(*row)
-        out.print(predictive)
     if fitted.points:
         out.print(called(fitted), markup=False)
+        _print_table(out, "Among held-out images with a call at the point:", CALLED_COLUMNS, called_rows(fitted))
+    if values := predictive_rows(fitted):
+        heading = f"At the held-out prevalence of {decimal(fitted.prevalence or 0.0)}:"
+        _print_table(out, heading, PREDICTIVE_COLUMNS, values)
     for refusal in fitted.refusals:
         out.print(f"refused: {refusal.name}: {refusal.reason}", markup=False)
     if {PAIR[1], PAIR[2]} <= {point.name for point in fitted.points} and not fitted.pairs:
@@ -155,6 +162,14 @@ def print_fit(out: Console, fitted: Fitted) -> None:
         for point in fitted.points:
             if why := group.why_not([point], fitted.gap):
                 out.print(f"not validated: {group.attribute} {group.name}: {why}", markup=False)
+
+
+def _print_table(out: Console, heading: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    out.print(heading, markup=False)
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
 
 
 def _finding(file: Path) -> Finding:

@@ -23,7 +23,7 @@ _PAGES = Environment(
 )
 GROUP_COLUMNS = ("group", "patients with the finding, without", "point", "sensitivity", "specificity", "validated")
 POINT_COLUMNS = ("point", "positive from", "sensitivity", "specificity", "promise")
-
+CALLED_COLUMNS = ("point", "sensitivity", "patients with the finding", "specificity", "patients without")
 PREDICTIVE_COLUMNS = ("point", "PPV", "NPV")
 
 
@@ -42,6 +42,8 @@ def render_fit(fitted: Fitted, *, statement: str) -> str:
         style=style_of("evidence.css", "decision.css"),
         columns=POINT_COLUMNS,
         rows=point_rows(fitted),
+        called_columns=CALLED_COLUMNS,
+        called_rows=called_rows(fitted),
         predictive_columns=PREDICTIVE_COLUMNS,
         predictive_rows=predictive_rows(fitted),
         prevalence=decimal(fitted.prevalence) if fitted.prevalence else "",
@@ -61,6 +63,21 @@ def called(fitted: Fitted) -> str:
         return f"{counted}."
     share = percent(fitted.called.interval)
     return f"{counted}: at its default point a call would be made on {share}, each patient weighing once."
+
+
+def called_rows(fitted: Fitted) -> list[tuple[str, ...]]:
+    """Returns for each operating point the held-out rates among images with a call there, the most sensitive first."""
+    points = sorted((point.shown for point in fitted.points), key=lambda point: point.threshold)
+    return [
+        (
+            point.name,
+            percent(point.called_sensitivity) if point.called_sensitivity else "not known",
+            str(point.called_positive_patients),
+            percent(point.called_specificity) if point.called_specificity else "not known",
+            str(point.called_negative_patients),
+        )
+        for point in points
+    ]
 
 
 def point_rows(fitted: Fitted) -> list[tuple[str, ...]]:

@@ -194,10 +194,19 @@ def held_out_rates(test: Sample, thresholds: Floats) -> list[tuple[Rate, Rate]]:
     Raises:
         InvalidInput: The held-out images are all with, or all without, the finding.
     """
-    called, patients = _called(test, test.truth, thresholds)
-    alarmed, others = _called(test, ~test.truth, thresholds)
+    found = rates_among(test, np.ones(test.n, dtype=np.bool_), thresholds)
+    both = [(one, other) for one, other in found if one and other]
+    if len(both) < len(found):
+        raise InvalidInput("expected held-out images with and without the finding, got one kind only")
+    return both
+
+
+def rates_among(test: Sample, among: Bools, thresholds: Floats) -> list[tuple[Rate | None, Rate | None]]:
+    """Returns (sensitivity, specificity) at each threshold of the chosen images; None where none is of that kind."""
+    called, patients = _called(test, test.truth & among, thresholds)
+    alarmed, others = _called(test, ~test.truth & among, thresholds)
     return [
-        (Rate(one, patients), Rate(other, others))
+        (Rate(one, patients) if patients else None, Rate(other, others) if others else None)
         for one, other in zip(called.tolist(), np.round(1.0 - alarmed, DIGITS).tolist(), strict=True)
     ]
 
@@ -208,7 +217,7 @@ def _called(data: Sample, among: Bools, thresholds: Floats) -> tuple[Floats, int
     images = np.bincount(patient, minlength=data.patients)
     patients = int(np.count_nonzero(images))
     if not patients:
-        raise InvalidInput("expected held-out images with and without the finding, got one kind only")
+        return np.zeros(thresholds.size), 0
     order = np.argsort(scores, kind="stable")
     below = np.concatenate([[0.0], np.cumsum(1.0 / images[patient[order]])])
     found: Floats = np.round(1.0 - below[np.searchsorted(scores[order], thresholds)] / patients, DIGITS)

@@ -20,8 +20,11 @@ _FACTS = tuple(field.name for field in dataclasses.fields(types.CaseFacts))  # o
 
 def facts_to_proto(facts: types.CaseFacts) -> types_pb2.CaseFacts:
     """Leaves unset what is not stated."""
-    stated: dict[str, Any] = {name: value for name in _FACTS if (value := getattr(facts, name)) not in ("", None)}
-    return types_pb2.CaseFacts(**stated)
+    return types_pb2.CaseFacts(**_facts(facts))
+
+
+def _facts(facts: types.CaseFacts) -> dict[str, Any]:
+    return {name: value for name in _FACTS if (value := getattr(facts, name)) not in ("", None)}
 
 
 def facts_from_proto(message: types_pb2.CaseFacts) -> types.CaseFacts:
@@ -46,26 +49,34 @@ def check_case_mask(mask: FieldMask) -> frozenset[str]:
 
 def case_to_proto(case: types.Case, names: frozenset[str]) -> types_pb2.Case:
     """Sends the named fields; the case id is always among them."""
-    message = types_pb2.Case(
-        case_id=case.case_id,
-        facts=facts_to_proto(case.facts),
-        labels=dict(case.labels),
-        source=case.source,
-        frame_number=case.frame_number,
-        frame_count=case.frame_count,
-        content_sha256=case.content_sha256,
-        thumbnail_jpeg=case.thumbnail_jpeg,
-    )
-    message.add_time.FromMicroseconds(round(case.added_at_s * 1e6))
-    message.flags.extend(case.flags)
-    for change in case.history:
-        row = message.history.add(
-            name=change.name, old_value=change.old, new_value=change.new, changed_by=change.changed_by
-        )
-        row.change_time.FromMicroseconds(round(change.changed_at_s * 1e6))
-    for name in _CASE_FIELDS - names - {"case_id"}:
-        message.ClearField(name)  # type: ignore[arg-type]  # the stub wants literals
-    return message
+    return types_pb2.Case(**_case(case, names))
+
+
+def _case(case: types.Case, names: frozenset[str]) -> dict[str, Any]:
+    """The fields of a message: given as they are, they are written once; a message would be copied into each around."""
+    every: dict[str, Any] = {
+        "facts": _facts(case.facts),
+        "labels": dict(case.labels),
+        "source": case.source,
+        "frame_number": case.frame_number,
+        "frame_count": case.frame_count,
+        "content_sha256": case.content_sha256,
+        "add_time": _time(case.added_at_s),
+        "thumbnail_jpeg": case.thumbnail_jpeg,
+        "flags": case.flags,
+        "history": [_change(change) for change in case.history],
+    }
+    return {name: value for name, value in every.items() if name in names} | {"case_id": case.case_id}
+
+
+def _change(change: types.LabelChange) -> dict[str, Any]:
+    said = {"name": change.name, "old_value": change.old, "new_value": change.new, "changed_by": change.changed_by}
+    return said | {"change_time": _time(change.changed_at_s)}
+
+
+def _time(at_s: float) -> dict[str, int]:
+    seconds, micros = divmod(round(at_s * 1e6), 1_000_000)
+    return {"seconds": seconds, "nanos": micros * 1000}
 
 
 def case_from_proto(message: types_pb2.Case) -> types.Case:
@@ -90,15 +101,10 @@ def case_from_proto(message: types_pb2.Case) -> types.Case:
     )
 
 
-def hit_to_proto(hit: types.Hit, names: frozenset[str]) -> types_pb2.Hit:
-    """Sends the score and the matched instance only where a hit has its own."""
-    return types_pb2.Hit(
-        case=case_to_proto(hit.case, names),
-        similarity=hit.similarity,
-        matched_instance_uid=hit.matched_instance_uid or None,
-        matched_count=hit.matched_count,
-        score=hit.score,
-    )
+def _hit(hit: types.Hit, names: frozenset[str]) -> dict[str, Any]:
+    """The score and the matched instance only where a hit has its own."""
+    like = {"similarity": hit.similarity, "score": hit.score, "matched_count": hit.matched_count}
+    return like | {"matched_instance_uid": hit.matched_instance_uid or None, "case": _case(hit.case, names)}
 
 
 def hits_from_proto(messages: Iterable[types_pb2.Hit]) -> tuple[types.Hit, ...]:
@@ -107,7 +113,7 @@ def hits_from_proto(messages: Iterable[types_pb2.Hit]) -> tuple[types.Hit, ...]:
 
 
 def hit_from_proto(message: types_pb2.Hit) -> types.Hit:
-    """The inverse of hit_to_proto."""
+    """What came of `_hit`."""
     return types.Hit(
         case_from_proto(message.case),
         message.similarity,
@@ -189,7 +195,7 @@ def recall_from_proto(message: library_pb2.CheckRecallResponse) -> types.RecallR
 def result_to_proto(result: types.SearchResult, names: frozenset[str]) -> search_pb2.SearchResponse:
     """Sends of each case the named fields."""
     response = search_pb2.SearchResponse(
-        hits=[hit_to_proto(hit, names) for hit in result.hits],
+        hits=[_hit(hit, names) for hit in result.hits],  # type: ignore[misc]  # the stub wants messages
         query_images=[query_image_to_proto(image, names) for image in result.query_images],
         encoder=encoder_to_proto(result.encoder),
         candidate_count=result.candidate_count,
@@ -217,7 +223,7 @@ def decision_to_proto(decision: types.Decision, names: frozenset[str]) -> decisi
     """Each piece of evidence carries its value, weight and stance; what the decision does not have stays unset."""
     evidence = [
         decision_pb2.Evidence(
-            hit=hit_to_proto(piece.hit, names),
+            hit=_hit(piece.hit, names),  # type: ignore[arg-type]  # the stub wants a message
             value=piece.value,
             weight=piece.weight,
             stance=decision_pb2.STANCE_SUPPORTING if piece.is_supporting else decision_pb2.STANCE_OPPOSING,
@@ -293,21 +299,22 @@ def point_to_proto(point: types.OperatingPoint) -> decision_pb2.OperatingPoint:
         specificity=interval_to_proto(point.specificity),
         positive_patients=point.positive_patients,
         negative_patients=point.negative_patients,
+        called_sensitivity=_interval_or_none(point.called_sensitivity),
+        called_specificity=_interval_or_none(point.called_specificity),
+        called_positive_patients=point.called_positive_patients,
+        called_negative_patients=point.called_negative_patients,
     )
 
 
 def point_from_proto(message: decision_pb2.OperatingPoint) -> types.OperatingPoint:
     """The inverse of point_to_proto."""
-    return types.OperatingPoint(
-        name=message.name,
-        threshold=message.threshold,
-        method=message.method,
-        guarantee=message.guarantee,
-        sensitivity=interval_from_proto(message.sensitivity),
-        specificity=interval_from_proto(message.specificity),
-        positive_patients=message.positive_patients,
-        negative_patients=message.negative_patients,
-    )
+    names = [field.name for field in dataclasses.fields(types.OperatingPoint)]
+    found: dict[str, Any] = {name: getattr(message, name) for name in names if name not in _RATES}
+    found |= {field.name: interval_from_proto(value) for field, value in message.ListFields() if field.name in _RATES}
+    return types.OperatingPoint(**found)
+
+
+_RATES = ("sensitivity", "specificity", "called_sensitivity", "called_specificity")
 
 
 def interval_to_proto(interval: types.Interval) -> types_pb2.Interval:

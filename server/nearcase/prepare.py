@@ -76,7 +76,6 @@ def _prepare_series(
     image = Image(
         pixels=window_plane(planes.plane(planes.shape[0] // 2)),
         facts=planes.facts,
-        content_sha256=hashlib.sha256(data).hexdigest(),
         media_type=planes.media_type,
         rules=(*planes.findings, *assumed),
     )
@@ -93,7 +92,8 @@ def describe_job(data: bytes, options: Mapping[str, Any]) -> tuple[dict[str, Any
         "spacing_mm": image.spacing_mm,
         "transfer_syntax_uid": image.transfer_syntax_uid,
     }
-    return _header(image) | {"pixels": pixel_facts}, [encode_png(image)] if options["png"] else []
+    header = _header(image) | {"content_sha256": hashlib.sha256(data).hexdigest(), "pixels": pixel_facts}
+    return header, [encode_png(image)] if options["png"] else []
 
 
 def _header(image: Image) -> dict[str, Any]:
@@ -102,7 +102,6 @@ def _header(image: Image) -> dict[str, Any]:
         "frame_number": image.frame_number,
         "frame_count": image.frame_count,
         "rules": list(image.rules),
-        "content_sha256": image.content_sha256,
         "media_type": image.media_type,
     }
 
@@ -170,7 +169,7 @@ class Preparer:
     """Prepares files for one recipe; as many at once as the sandbox has workers, the others wait."""
 
     def __init__(self, sandbox: Sandbox, recipe: AnyRecipe, *, workers: int, max_waiting: int = 256) -> None:
-        self._sandbox, self._recipe = sandbox, recipe
+        self._sandbox, self._recipe, self._recipe_words = sandbox, recipe, dataclasses.asdict(recipe)
         self._lanes = Lanes(workers, max_waiting)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
         self.ended_count = 0  # files that a child was given, whatever became of them
@@ -223,11 +222,12 @@ class Preparer:
         """The same, blocking."""
         options = {
             "frame_number": frame_number,
-            "recipe": dataclasses.asdict(self._recipe),
+            "recipe": self._recipe_words,
             "text_policy": dataclasses.asdict(text_policy),
             "with_thumbnail": with_thumbnail,
         }
-        header, (pixels, thumbnail) = self._sandbox.run(data, options)
+        digest = hashlib.sha256()  # made here and not in the child: it reads the file meanwhile
+        header, (pixels, thumbnail) = self._sandbox.run(data, options, meanwhile=lambda: digest.update(data))
         image = QueryImage(
             facts=CaseFacts(**header["facts"]),
             frame_number=header["frame_number"],
@@ -237,7 +237,7 @@ class Preparer:
         )
         frame = unpack_frame(pixels, self._recipe)
         return Prepared(
-            image, header["content_sha256"], header["media_type"], frame, is_series=header.get("is_series") is True
+            image, digest.hexdigest(), header["media_type"], frame, is_series=header.get("is_series") is True
         )
 
     def wait_ready(self) -> None:

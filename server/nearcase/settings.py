@@ -183,7 +183,8 @@ class Settings:
 
     stream_idle_s: float = 300.0
     """An adding stream that sends nothing for so long is ended; its unfinished upload can be resumed. A
-    search or decision for a file in chunks is ended after 30 s of silence, or after this where it is less."""
+    search or decision for a file in chunks is ended after 30 s of silence, or after this where it is less. A
+    call of one message is ended where that has not come whole by then."""
 
     drain_s: float = 10.0
     """Time that requests in progress have to finish after SIGTERM; Kubernetes kills after 30 s by default."""

@@ -58,7 +58,6 @@ class Image:
 
     pixels: NDArray[np.uint8] | NDArray[np.float32]
     facts: CaseFacts
-    content_sha256: str  # of the file's bytes, hexadecimal
     media_type: str  # application/dicom, image/png or image/jpeg
     transfer_syntax_uid: str = ""
     frame_number: int = 1  # counts from 1
@@ -179,6 +178,10 @@ class OperatingPoint:
     specificity: Interval  # held-out
     positive_patients: int  # in the held-out data
     negative_patients: int
+    called_sensitivity: Interval | None = None  # held-out, of the images with a call; None where none has the finding
+    called_specificity: Interval | None = None  # likewise; None where all that have a call have the finding
+    called_positive_patients: int = 0  # with the finding in an image with a call
+    called_negative_patients: int = 0
 
 
 @dataclass(frozen=True, slots=True)

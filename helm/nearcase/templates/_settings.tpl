@@ -17,6 +17,7 @@
 {{- $_ := set $managed "pseudonym_key" "/run/nearcase/pseudonym_key" -}}
 {{- end -}}
 {{- if .Values.erasures.enabled }}{{- $_ := set $managed "erasures" "/erasures/erasures.jsonl" }}{{- end -}}
+{{- if .Values.audit.enabled }}{{- $_ := set $managed "audit_folder" "/audit/trail" }}{{- end -}}
 {{- toJson $managed -}}
 {{- end -}}
 
@@ -44,6 +45,16 @@
 {{- else if kindIs "bool" $value }}{{ $value }}
 {{- else if eq (float64 $value) (floor $value) }}{{ printf "%d" (int64 $value) }}
 {{- else }}{{ printf "%v" $value }}{{ end }}
+{{- end }}
+{{- end -}}
+
+{{/* The files of /etc/nearcase. */}}
+{{- define "nearcase.settingsFiles" -}}
+nearcase.toml: |-
+  {{- include "nearcase.toml" . | trim | nindent 2 }}
+{{- if include "nearcase.hasCallers" . }}
+callers.toml: |-
+  {{- include "nearcase.callersToml" . | nindent 2 }}
 {{- end }}
 {{- end -}}
 

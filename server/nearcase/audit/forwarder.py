@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nearcase.audit.dicom_messages import messages_of
-from nearcase.audit.files import MOST_LINE, files_in, lines_in
+from nearcase.audit.files import MOST_LINE, TrailFile, files_in, lines_in
 from nearcase.audit.line import Kept, read
 from nearcase.audit.syslog import Collector, Connection, framed
 from nearcase.errors import InvalidInput
@@ -150,7 +150,11 @@ class Forwarder:
             self._recent.clear()
 
     def _following(self) -> tuple[list[Kept], Place]:
-        """Returns the next records, and the place after them; lines that are no records are passed over."""
+        """Returns the next records, and the place after them; lines that are no records are passed over.
+
+        A number that no record has yet is waited for, as what is not on the disk may still be taken back; with a true
+        record behind it, it is forged.
+        """
         found, place, strange = self._read_on()
         if strange:
             log.warning("lines of the audit trail that are no records and are not sent: %d; see verify", strange)
@@ -166,14 +170,30 @@ class Forwarder:
             for start, line, is_whole in lines_in(file.path, offset):
                 is_begun = not is_whole and file is files[-1] and len(line) < MOST_LINE  # the rest of it is to come
                 kept = _readable(line) if is_whole else None
-                if is_begun or (kept is not None and kept.seq > last) or len(found) == AT_ONCE:
+                if is_begun or len(found) == AT_ONCE:
                     return found, place, strange
-                if kept is not None:
+                is_forged = kept is not None and kept.seq > last
+                if is_forged and not _has_behind(files, Place(0, file.number, start + len(line)), place.seq, last):
+                    return found, place, strange  # not on the disk yet, as far as can be told
+                if kept is not None and not is_forged:
                     found.append(kept)
                 else:
                     strange += 1
-                place = Place(kept.seq if kept else place.seq, file.number, start + len(line) + is_whole)
+                seq = kept.seq if kept and not is_forged else place.seq
+                place = Place(seq, file.number, start + len(line) + is_whole)
         return found, place, strange
+
+
+def _has_behind(files: list[TrailFile], place: Place, after: int, last: int) -> bool:
+    """Returns whether a record behind a place has a number above `after`, up to `last`: they are written in order."""
+    for file in files:
+        if file.number < place.file:
+            continue
+        for _, line, is_whole in lines_in(file.path, place.offset if file.number == place.file else 0):
+            kept = _readable(line) if is_whole else None
+            if kept is not None and after < kept.seq <= last:
+                return True
+    return False
 
 
 def _readable(line: bytes) -> Kept | None:

@@ -75,10 +75,25 @@ def verify_trail(folder: Path, key_file: Path | None, no_key: bool, last: str | 
         sys.exit(FAULT)
 
 
+_TIMES = "UTC unless it says its offset: 2026-11-01, 2026-11-01T08:30, 2026-11-01T08:30:00+01:00."
+
+
+def _seconds(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """A date is its first moment."""
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        message = f"expected --{option.name} as 2026-11-01 or 2026-11-01T08:30:00+01:00, got {text[:40]!a}"
+        raise InvalidInput(message, field=str(option.name)) from None
+    return when.replace(tzinfo=when.tzinfo or UTC).timestamp()
+
+
 def _search_options(command: Any) -> Any:
     options = (
-        click.option("--since", type=click.DateTime(), help="From this time on, UTC."),
-        click.option("--until", type=click.DateTime(), help="Before this time, UTC."),
+        click.option("--since", metavar="TIME", callback=_seconds, help=f"From this time on, {_TIMES}"),
+        click.option("--until", metavar="TIME", callback=_seconds, help=f"Before this time, {_TIMES}"),
         click.option("--caller", default="", help="Who asked."),
         click.option("--tenant", default="", help="For whom; names of cases and patients are each tenant's."),
         click.option("--rpc", default="", help="The call, or a part of its name: Decide."),
@@ -151,9 +166,11 @@ def _lines(found: Iterator[Kept], *, dicom: bool) -> Iterator[bytes]:
 
 
 def _found(folder: Path, key_file: Path | None, given: dict[str, Any]) -> Iterator[Kept]:
+    if given["since"] is not None and given["until"] is not None and given["since"] >= given["until"]:
+        raise InvalidInput("expected --since before --until, got no time between them")
     names = _names(folder, key_file, given)
     plain_words = {name: given[name] for name in ("caller", "tenant", "rpc", "code", "kind", "request_id")}
-    wanted = Wanted(since_s=_seconds(given["since"]), until_s=_seconds(given["until"]), names=names, **plain_words)
+    wanted = Wanted(since_s=given["since"], until_s=given["until"], names=names, **plain_words)
     return (kept for kept in records_in(folder) if wanted.takes(kept))
 
 
@@ -215,10 +232,6 @@ def _witness(text: str) -> tuple[int, str]:
     if not (number.isascii() and number.isdecimal() and len(sha256) == 64):
         raise InvalidInput("expected --last NUMBER:SHA256 as verify told it, got other text")
     return int(number), sha256
-
-
-def _seconds(when: datetime | None) -> float | None:
-    return when.replace(tzinfo=UTC).timestamp() if when else None
 
 
 def _time(at_s: float) -> str:

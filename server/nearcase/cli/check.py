@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from rich.table import Table
 
+from nearcase import __version__
 from nearcase.cli.library_recall import LEAST, conclusion
 from nearcase.cli.options import client_of, connection_options, console, encoder_option, print_json
 from nearcase.encode.card import default_encoder_folder
@@ -24,6 +25,7 @@ from nearcase.errors import NearcaseError, Unready
 from nearcase.index.base import Point
 from nearcase.index.opening import open_index
 from nearcase.prepare import Preparer, prepare_sandbox
+from nearcase.settings_file import read_settings
 
 
 @click.command()
@@ -31,13 +33,20 @@ from nearcase.prepare import Preparer, prepare_sandbox
 @click.option("--server", envvar="NEARCASE_SERVER", metavar="HOST:PORT", help="Also ask this server.")
 @connection_options
 @click.option("--health", metavar="HOST:PORT", help="Only ask this address whether each service is ready.")
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Only check this TOML file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def check(encoder: Path | None, server: str | None, health: str | None, as_json: bool) -> None:
+def check(encoder: Path | None, server: str | None, health: str | None, file: Path | None, as_json: bool) -> None:
     """Check that the encoder reproduces its golden embeddings, that files are decoded in child processes, that the
     index stores and finds, and, with --server, that a server answers, that its library is whole and that searches find
     what exact ones do. Exit code 1 if anything fails.
 
     --health asks a server's health_listen address, which needs no token and no certificate, and does nothing else.
+    --settings reads a settings file, and the callers file that it names, as a server of this version would.
     """
     steps: dict[str, Callable[[], str]] = {
         "encoder": lambda: check_encoder(encoder or default_encoder_folder()),
@@ -45,6 +54,8 @@ def check(encoder: Path | None, server: str | None, health: str | None, as_json:
     }
     if health:
         steps = {"health": lambda: check_health(health)}
+    elif file:
+        steps = {"settings": lambda: check_settings(file)}
     elif server:
         steps["server"] = lambda: check_server(server)
         steps["library"] = lambda: check_library(server)
@@ -144,6 +155,22 @@ def check_health(address: str) -> str:
     if waiting := [name for name, is_ready in told.items() if not is_ready]:
         raise Unready(f"{address} answers, but not ready: {', '.join(waiting)}")
     return f"{address} answers, and {len(told)} services are ready"
+
+
+def check_settings(file: Path) -> str:
+    """Reads a settings file and the callers file that it names; the files of secrets are not opened.
+
+    Raises:
+        InvalidInput: A server of this version would refuse one of them.
+    """
+    from nearcase.serve.access import read_access
+
+    settings = read_settings(file)
+    if settings.callers is None:
+        return f"{file.name} can be read by nearcase {__version__}; no callers are set up"
+    largest = max(settings.max_message_bytes, settings.max_image_bytes)
+    read_access(settings.callers, with_tenants=settings.has_tenants, largest_bytes=largest)
+    return f"{file.name} and {settings.callers.name} can be read by nearcase {__version__}"
 
 
 def check_library(address: str) -> str:

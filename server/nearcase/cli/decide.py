@@ -16,9 +16,10 @@ from nearcase.cli.options import connected, console, frame_option, json_option, 
 from nearcase.cli.query import Asked, decide_about, read_query
 from nearcase.cli.reports import check_report
 from nearcase.client import Client
+from nearcase.decide import rate
 from nearcase.report import words
 from nearcase.report.decision_page import render_decision
-from nearcase.report.decision_view import FindingFit, figures, percent
+from nearcase.report.decision_view import FindingFit, among_called, figures, percent
 from nearcase.report.text import case_cells, encoder_line, plain
 from nearcase.types import Decision, DecisionResult
 
@@ -150,15 +151,16 @@ def print_decision(out: Console, decision: Decision) -> None:
     point = decision.operating_point
     if point is not None:
         out.print(f"Promise of {point.name}: {point.guarantee or f'none ({point.method})'}.", markup=False)
-        rates = f"sensitivity {percent(point.sensitivity)}, specificity {percent(point.specificity)}"
-        out.print(f"Held-out {rates}.", markup=False)
+        found = f"sensitivity {percent(point.sensitivity)}, specificity {percent(point.specificity)}"
+        out.print(f"Held-out {found}, of all images.", markup=False)
+        out.print(f"Where a call is made: {among_called(point)}.", markup=False)
     for fact in figures(decision):
         if not fact.is_missing:
             out.print(f"  {fact.name}: {fact.value}", markup=False)
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for rank, piece in enumerate(decision.evidence[:SHOWN], 1):
         case = piece.hit.case
-        cells = (str(rank), f"{piece.hit.similarity:.3f}", f"{piece.weight:.0%}", plain(piece.value))
+        cells = (str(rank), f"{piece.hit.similarity:.3f}", rate.percent(piece.weight), plain(piece.value))
         table.add_row(*cells, *case_cells(case.facts, case.labels, case.source))
     if decision.evidence:
         out.print(table)

@@ -48,7 +48,7 @@ def abstention(basis: Basis) -> Abstention | None:
 def _scope(basis: Basis) -> Abstention | None:
     if basis.is_in_scope:
         return None
-    sentence = f"{basis.finding.shown} is not decided for images of this kind: modality, body part or age differ."
+    sentence = f"{basis.finding.shown} is not decided for images of this kind: a stated fact is outside its scope."
     return Abstention(Reason.OUT_OF_SCOPE, sentence)
 
 
@@ -86,6 +86,10 @@ def _library(basis: Basis) -> Abstention | None:
         return None
     then, now, allowed = basis.fit.library, basis.library, basis.finding.floors.library_change
     told = f"from {then.labelled_count} labelled cases to {now.labelled_count}"
+    if then.labelled_count == now.labelled_count:
+        told = (
+            f"with {now.labelled_count} labelled cases then and now: some were replaced or changed, or others written"
+        )
     if basis.kept is not None:
         gone, came = then.changes(now, basis.kept)
         if allowed > 0.0 and gone + came <= allowed * then.labelled_count:

@@ -63,13 +63,15 @@ def unseal(kind: str, body_type: type[T], data: bytes, *, reason: str) -> T:
     if not isinstance(outer, dict) or set(outer) != {"format", "sha256", "body"} or outer["format"] != kind:
         raise InvalidInput(f"expected a file {kind}, got another kind of JSON", reason=reason)
     try:
-        found = digest(outer["body"])
+        found, written = digest(outer["body"]), dump(outer)
     except (InvalidInput, RecursionError) as error:
         raise InvalidInput(
             f"expected finite numbers in a sane depth in the {kind}, got others", reason=reason
         ) from error
     if found != outer["sha256"]:
         raise InvalidInput(f"expected the body of the {kind} that was hashed, got an edited one", reason=reason)
+    if written != data.strip():  # a key twice or a number in other words: two programs could read two files
+        raise InvalidInput(f"expected the {kind} as it was written, got its JSON in other bytes", reason=reason)
     try:
         return load(body_type, outer["body"])
     except InvalidInput as error:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nearcase.decide.point import check_threshold
+from nearcase.decide.point import check_called, check_threshold
 from nearcase.decide.rate import Rate
 from nearcase.errors import InvalidInput
 
@@ -26,6 +26,8 @@ class CurvePoint:
     negatives_called: int
     sensitivity: Rate  # held-out
     specificity: Rate  # held-out
+    called_sensitivity: Rate | None = None  # as of a fitted point
+    called_specificity: Rate | None = None
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
@@ -35,6 +37,8 @@ class CurvePoint:
                 f"{self.negatives_called}"
             )
             raise InvalidInput(message, field="positives_called")
+        check_called(self.called_sensitivity, self.sensitivity)
+        check_called(self.called_specificity, self.specificity)
 
 
 def check_curve(curve: Sequence[CurvePoint]) -> None:

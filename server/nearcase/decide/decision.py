@@ -35,6 +35,7 @@ class Asked:
     prevalence: float | None = None
     is_one_of_many: bool = False  # several findings are asked at once: a point that one lacks is its abstention
     image_sha256: str = ""  # of the file's bytes; of several, of their hashes in order
+    images: tuple[str, ...] = ()  # of several, the hash of each
     image_count: int = 1  # images whose mean embedding the vector is
     inquiry: Inquiry = PLAIN  # how it was asked for, for the record
 
@@ -193,4 +194,5 @@ def _origin(fitted: Fitted | None, asked: Asked, context: Context) -> Origin:
         at_s=context.at_s,
         made_by=context.made_by,
         is_keyed=context.is_keyed,
+        images=asked.images,
     )

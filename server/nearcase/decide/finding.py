@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nearcase.decide.scope_filter import may_hold
 from nearcase.index.filter_words import quoted
 from nearcase.types import CaseFacts
 
@@ -50,12 +51,13 @@ class Scope:
     def takes(self, facts: CaseFacts) -> bool:
         """Returns whether an image may be asked about: what its file states must fit, what it leaves open may.
 
-        The filter is not asked: it chooses the evidence, and may name labels that no new image has.
+        Of the filter too, as far as it asks what is known of an image: see `scope_filter`.
         """
         return (
             _fits(facts.modality, self.modalities)
             and _fits(facts.body_part, self.body_parts)
             and (facts.age_years is None or self._has_age(facts.age_years))
+            and (not self.filter or may_hold(self.filter, facts))
         )
 
     def _has_age(self, years: float) -> bool:

@@ -23,6 +23,7 @@ from nearcase.index.filter_text import parse
 
 MAX_K = 1000
 OLDEST_YEARS = 150.0
+MAX_LINE = 200
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")  # as of a label, since an undeclared label is a finding too
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.json")
@@ -86,13 +87,13 @@ def _fit(folder: Path, finding: Finding, table: Table) -> Fitted | None:
 def _finding(table: Table) -> Finding:
     finding = Finding(
         name=table.text("name", pattern=_NAME),
-        version=table.text("version"),
+        version=_line(table, "version"),
         label=table.text("label", pattern=_NAME),
-        display_name=table.text("display_name", ""),
+        display_name=_line(table, "display_name", ""),
         positive_values=table.texts("positive_values"),
         negative_values=table.texts("negative_values"),
         is_number=table.choice("answer", ("class", "number"), "class") == "number",
-        unit=table.text("unit", ""),
+        unit=_line(table, "unit", ""),
         codes=tuple(map(_code, table.tables("codes"))),
         scope=_scope(table.table("scope")),
         scorer=_scorer(table.table("scorer")),
@@ -141,8 +142,18 @@ def _check_prompts(finding: Finding, table: Table) -> None:
             table.refuse(("scorer", "prompts", at, "value"), "a positive or negative value", prompt.value)
 
 
+def _line(table: Table, key: str, default: str | None = None) -> str:
+    """Takes text that is shown to people: signs that reorder or hide others would make it say something else."""
+    text = table.text(key, default)
+    if len(text) > MAX_LINE:
+        table.refuse((key,), f"at most {MAX_LINE} characters", f"{len(text)}")
+    if not text.isprintable():
+        table.refuse((key,), "one printable line without control or format characters", ascii(text))
+    return text
+
+
 def _code(table: Table) -> Code:
-    code = Code(table.text("scheme"), table.text("value"), table.text("meaning"))
+    code = Code(_line(table, "scheme"), _line(table, "value"), _line(table, "meaning"))
     table.end()
     return code
 

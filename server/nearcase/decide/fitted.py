@@ -20,10 +20,10 @@ from nearcase.decide.rate import Rate, check_prevalence
 from nearcase.errors import InvalidInput
 from nearcase.types import Interval
 
-FORMAT = "nearcase-fitted/3"
+FORMAT = "nearcase-fitted/4"
 
-_OLDER = ("nearcase-fitted/1", "nearcase-fitted/2")
-"""Formats that say too little of the library, of groups of people, or of when no call is made: fit again."""
+_OLDER = ("nearcase-fitted/1", "nearcase-fitted/2", "nearcase-fitted/3")
+"""Formats that say too little of the library, of groups of people, or of what is called and what is not: fit again."""
 
 UNITS = ("image", "patient")
 

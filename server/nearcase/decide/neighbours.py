@@ -14,6 +14,9 @@ is reported beside the shares, as bounds: each of the N - K others is at most as
     T / (T + R) <= mass of the K nearest <= 1
     P / (T + R) <= mass of all positives <= (P + R) / (T + R),  P = sum of u over the positives of the K nearest
 
+The cosines are the index's, of 32 bits: off by e, they move a share p by at most 2 t e p (1 - p) <= 50 e in the first
+order. On the same cosines the shares are the formula's to 1e-6, and on cosines of 64 bits to 2e-5 (both tested).
+
 An approximate index may have missed a nearer case, of which only s <= 1 is known: s_K then becomes 1 in R.
 """
 

@@ -146,6 +146,11 @@ def _gains(curve: Sequence[CurvePoint], of_hit: float, of_alarm: float) -> list[
     return [of_hit * each.positives_called / positives - of_alarm * each.negatives_called / negatives for each in curve]
 
 
+def at_place(fitted: Fitted, place: CurvePoint) -> FittedPoint:
+    """Returns a threshold of the curve as a point without a promise."""
+    return _point(fitted, place, f"threshold={place.threshold!r}", "fixed", "")
+
+
 def _point(fitted: Fitted, place: CurvePoint, name: str, method: str, guarantee: str) -> FittedPoint:
     held_out = fitted.held_out
     return FittedPoint(
@@ -157,6 +162,8 @@ def _point(fitted: Fitted, place: CurvePoint, name: str, method: str, guarantee:
         specificity=place.specificity,
         positive_patients=held_out.positive_patients,
         negative_patients=held_out.negative_patients,
+        called_sensitivity=place.called_sensitivity,
+        called_specificity=place.called_specificity,
     )
 
 

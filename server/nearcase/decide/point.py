@@ -31,6 +31,8 @@ class FittedPoint:
     specificity: Rate  # held-out
     positive_patients: int  # that the sensitivity counts
     negative_patients: int  # that the specificity counts
+    called_sensitivity: Rate | None = None  # held-out, of the images with a call; None where none has the finding
+    called_specificity: Rate | None = None  # likewise; None where all that have a call have the finding
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -38,13 +40,15 @@ class FittedPoint:
             raise InvalidInput(f"expected a method of {', '.join(METHODS)}, got another", field="method")
         check_threshold(self.threshold)
         check_line(self.guarantee, "guarantee")
-        counted = (self.sensitivity.effective_n, self.specificity.effective_n)
+        counted = (_patients(self.sensitivity), _patients(self.specificity))
         if counted != (self.positive_patients, self.negative_patients):
             message = (
                 f"expected sensitivity of {self.positive_patients} positive_patients and specificity of "
-                f"{self.negative_patients} negative_patients, got rates of {counted[0]:g} and {counted[1]:g}"
+                f"{self.negative_patients} negative_patients, got rates of {counted[0]} and {counted[1]}"
             )
             raise InvalidInput(message, field="positive_patients")
+        check_called(self.called_sensitivity, self.sensitivity)
+        check_called(self.called_specificity, self.specificity)
 
     @property
     def shown(self) -> OperatingPoint:
@@ -58,6 +62,10 @@ class FittedPoint:
             specificity=self.specificity.interval,
             positive_patients=self.positive_patients,
             negative_patients=self.negative_patients,
+            called_sensitivity=self.called_sensitivity.interval if self.called_sensitivity else None,
+            called_specificity=self.called_specificity.interval if self.called_specificity else None,
+            called_positive_patients=_patients(self.called_sensitivity),
+            called_negative_patients=_patients(self.called_specificity),
         )
 
 
@@ -111,6 +119,17 @@ def check_name(name: str) -> None:
         raise InvalidInput("expected a name of at most 100 letters, digits, dots and dashes, got another", field="name")
 
 
+def check_called(called: Rate | None, of_all: Rate) -> None:
+    """Refuses a rate among the images with a call that counts more patients than there are.
+
+    Raises:
+        InvalidInput: Where that is so.
+    """
+    if called is not None and called.effective_n > of_all.effective_n:
+        message = f"expected called rates of at most {of_all.effective_n:g} patients, got {called.effective_n:g}"
+        raise InvalidInput(message, field="effective_n")
+
+
 def check_threshold(threshold: float) -> None:
     """Refuses a threshold that no score lies at or just below.
 
@@ -129,3 +148,7 @@ def check_line(text: str, field: str) -> None:
     """
     if not text.isprintable():
         raise InvalidInput(f"expected {field} to be one printable line, got other text", field=field)
+
+
+def _patients(rate: Rate | None) -> int:
+    return int(rate.effective_n) if rate else 0

@@ -44,10 +44,10 @@ class Rate:
 
 
 def percent(share: float) -> str:
-    """Returns a share in percent, with digits enough to tell it from none and from all."""
+    """Returns a share in percent: in at least two digits that count, and enough to tell it from none and from all."""
     for digits in range(15):
         text = f"{share:.{digits}%}"
-        if float(text[:-1]) not in (0.0, 100.0):
+        if (float(text[:-1]) >= 10.0 ** (1 - digits) or share <= 0.0) and (float(text[:-1]) < 100.0 or share >= 1.0):
             return text
     return f"{share:.0%}"  # none, or all
 

@@ -36,6 +36,7 @@ class Origin:
     at_s: float  # seconds since 1970, UTC
     made_by: str  # program and version
     is_keyed: bool = False  # the image's hash is a keyed one, which only the server that made it can compare
+    images: tuple[str, ...] = ()  # of several that were decided about as one, the hash of each, so that it is found
 
     @classmethod
     def of(
@@ -47,9 +48,10 @@ class Origin:
         at_s: float,
         made_by: str,
         is_keyed: bool = False,
+        images: tuple[str, ...] = (),
     ) -> Origin:
         """Returns the hashes of what is given."""
-        return cls(image_sha256, _hash(vector), fitted.sha256 if fitted else "", at_s, made_by, is_keyed)
+        return cls(image_sha256, _hash(vector), fitted.sha256 if fitted else "", at_s, made_by, is_keyed, images)
 
 
 @dataclass(frozen=True, slots=True)

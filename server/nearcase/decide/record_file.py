@@ -1,6 +1,6 @@
 """The file of a record, from which a case can be erased without the rest losing its proof.
 
-    {"format": "nearcase-record/4", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
+    {"format": "nearcase-record/5", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
 
 What is of a case lies in leaves of its own, each with a random salt: first all that is known of the query, then the
 hash of the answer, which is of all of them, then each prior case. The body holds the SHA-256 of every leaf, and the
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMAT = "nearcase-record/4"
-OLDER = ("nearcase-record/2", "nearcase-record/3")
-"""Sealed in the same way. Their bodies hold the hash of the answer without a salt, and facts of the query, so that what
-names an erased case is not blotted but removed whole."""
+FORMAT = "nearcase-record/5"
+OLDER = ("nearcase-record/2", "nearcase-record/3", "nearcase-record/4")
+"""Sealed in the same way. The bodies of the first two hold the hash of the answer without a salt, and facts of the
+query; none of them names each of several images that were decided about as one. What names an erased case is not
+blotted but removed whole."""
 
 MAX_BYTES = 2**24
 """Above any record: 1000 cases and a calibration of thousands of steps are under 1 MiB."""
@@ -39,7 +40,7 @@ MAX_BYTES = 2**24
 _ANSWER = 1  # place of its leaf
 
 _KEYS = {"format", "sha256", "body", "leaves"}
-_ORIGIN = ("image_sha256", "vector_sha256")
+_ORIGIN = ("image_sha256", "images", "vector_sha256")
 _BASIS = ("groups", "is_in_scope", "labelled_count", "measured", "image_count")
 _LIMITS = ("distance",)
 """What is known of the query, by the part of the record that it is in."""
@@ -104,7 +105,7 @@ def blotted(data: bytes, is_erased: Callable[[str], bool]) -> bytes | None:
 
 
 def _named(leaf: dict[str, Any]) -> list[str]:
-    return [str(leaf[key]) for key in ("case_id", "image_sha256") if key in leaf]
+    return [*(str(leaf[key]) for key in ("case_id", "image_sha256") if key in leaf), *leaf.get("images", ())]
 
 
 def _split(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:

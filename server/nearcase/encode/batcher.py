@@ -1,8 +1,9 @@
 """The queue before the encoder: one owner, bounded, earliest deadline first.
 
 Interactive work goes before bulk work. Work whose caller has gone or whose deadline has passed is dropped before it
-costs anything. What waits is taken at once: waiting for a fuller batch on an idle encoder is latency for nothing. An
-image that the encoder fails on fails alone: its batch is tried again one by one.
+costs anything. What waits is taken at once: waiting for a fuller batch on an idle encoder is latency for nothing, and
+so is waking the owner where a batch is one image. An image that the encoder fails on fails alone: its batch is tried
+again one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 import heapq
 import math
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,11 +93,11 @@ class Batcher:
         self.lanes = lanes
         self._queue: list[_Waiting] = []
         self.counts = Counts()
-        self._count = 0
+        self._count, self._running = 0, 0
         self._news = asyncio.Event()
         self._free_lanes = asyncio.Semaphore(lanes)
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="encode")
-        self._running: set[asyncio.Task[None]] = set()
+        self._isolating: set[asyncio.Task[None]] = set()
         self._owner: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -107,7 +109,7 @@ class Batcher:
     @property
     def running(self) -> int:
         """Batches in the encoder."""
-        return len(self._running)
+        return self._running
 
     @property
     def is_alive(self) -> bool:
@@ -142,13 +144,16 @@ class Batcher:
         deadline = math.inf if deadline_s is None else deadline_s
         item = _Waiting(bulk, deadline, self._count, pixels, self._clock.monotonic_s(), future)
         heapq.heappush(self._queue, item)
-        self._news.set()
+        if self._max_batch == 1 and self.is_alive and not self._free_lanes.locked():
+            await self._next()
+        if self._queue:
+            self._news.set()
         return await future
 
     async def close(self) -> None:
         """Finishes what waits, then stops."""
         self._closed = True
-        while self.waiting or self._running:
+        while self.waiting or self._running or self._isolating:
             await asyncio.sleep(0.005)
         if self._owner:
             self._owner.cancel()
@@ -158,19 +163,18 @@ class Batcher:
     async def _own(self) -> None:
         while True:
             await self._news.wait()
-            await self._free_lanes.acquire()
-            batch = self._take()
-            if not batch:
+            if not await self._next():
                 self._news.clear()
-                self._free_lanes.release()
-                continue
-            task = asyncio.create_task(self._run(batch))
-            self._running.add(task)
-            task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._free_lanes.release()
+    async def _next(self) -> bool:
+        """Waits for a lane and has the next batch run there; False where nobody waits who lives."""
+        await self._free_lanes.acquire()
+        batch = self._take()
+        if batch:
+            self._run(batch)
+        else:
+            self._free_lanes.release()
+        return bool(batch)
 
     def _take(self) -> list[_Waiting]:
         """Pops the next batch of the living; the dead are dropped on the way."""
@@ -188,13 +192,42 @@ class Batcher:
             batch.append(item)
         return batch
 
-    async def _run(self, batch: list[_Waiting]) -> None:
-        start_s = self._clock.monotonic_s()
+    def _run(self, batch: list[_Waiting]) -> None:
+        """Has a thread embed it, which tells the loop itself: a task in between would have to be woken."""
+        loop, start_s = asyncio.get_running_loop(), self._clock.monotonic_s()
+        self._running += 1
+
+        def ended(work: Future[NDArray[np.float32]]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._end, batch, work, start_s)
+
         try:
-            embeddings = await self._encode(batch)
-        except Exception as error:
-            await self._isolate(batch, error)
-            return
+            self._threads.submit(self._embed, [item.pixels for item in batch]).add_done_callback(ended)
+        except RuntimeError as error:  # no thread can be had
+            self._begin_isolating(batch, error)
+
+    def _end(self, batch: list[_Waiting], work: Future[NDArray[np.float32]], start_s: float) -> None:
+        error = work.exception()
+        if error is None:
+            self._leave()
+            self._settle(batch, work.result(), start_s)
+        else:
+            self._begin_isolating(batch, error)
+
+    def _begin_isolating(self, batch: list[_Waiting], error: BaseException) -> None:
+        task = asyncio.get_running_loop().create_task(self._isolate(batch, error))
+        self._isolating.add(task)
+        task.add_done_callback(self._isolated)
+
+    def _isolated(self, task: asyncio.Task[None]) -> None:
+        self._isolating.discard(task)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._running -= 1
+        self._free_lanes.release()
+
+    def _settle(self, batch: list[_Waiting], embeddings: NDArray[np.float32], start_s: float) -> None:
         encode_ms = (self._clock.monotonic_s() - start_s) * 1e3
         self._count_batch(len(batch))
         for item, embedding in zip(batch, embeddings, strict=True):
@@ -207,20 +240,27 @@ class Batcher:
         if self._buckets:
             self.counts.padded += sum(bucket - last + first for first, last, bucket in pieces(size, self._buckets))
 
-    async def _encode(self, batch: list[_Waiting]) -> NDArray[np.float32]:
-        pixels: Frame = np.stack([item.pixels for item in batch])
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._embed, pixels)
-
-    def _embed(self, pixels: Frame) -> NDArray[np.float32]:
+    def _embed(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
+        pixels: Frame = np.stack(frames) if len(frames) > 1 else frames[0][None]
         return self._encoder.embed(to_batch(pixels, self._encoder.card.recipe))
 
-    async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
-        if len(batch) > 1:
-            for item in batch:
-                await self._run([item])
+    async def _isolate(self, batch: list[_Waiting], error: BaseException) -> None:
+        """Tries each of several by itself; one alone has its error."""
+        if len(batch) == 1:
+            self._refuse(batch[0], error)
             return
+        loop = asyncio.get_running_loop()
+        for item in batch:
+            start_s = self._clock.monotonic_s()
+            try:
+                embeddings = await loop.run_in_executor(self._threads, self._embed, [item.pixels])
+            except Exception as its_error:
+                self._refuse(item, its_error)
+            else:
+                self._settle([item], embeddings, start_s)
+
+    def _refuse(self, item: _Waiting, error: BaseException) -> None:
         self.counts.failed += 1
-        if not batch[0].future.done():
+        if not item.future.done():
             refusal = error if isinstance(error, NearcaseError) else InvalidInput("the encoder failed on this image")
-            batch[0].future.set_exception(refusal)
+            item.future.set_exception(refusal)

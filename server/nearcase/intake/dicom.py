@@ -5,7 +5,6 @@ The one boundary at which everything that pydicom and the codecs can raise becom
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 
 import numpy as np
@@ -93,7 +92,6 @@ def _read(
     return Image(
         pixels=pixels,
         facts=facts,
-        content_sha256=hashlib.sha256(data).hexdigest(),
         media_type="application/dicom",
         transfer_syntax_uid=str(parsed.transfer_syntax),
         frame_number=frame,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from io import BytesIO
 
@@ -64,7 +63,6 @@ def read_image(
     return Image(
         pixels=averaged_levels(pixels, side),
         facts=CaseFacts(),  # their text fields are anybody's words
-        content_sha256=hashlib.sha256(data).hexdigest(),
         media_type=f"image/{kind.lower()}",
         rules=(*reduced, *rules),
         reduction=side,

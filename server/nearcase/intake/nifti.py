@@ -5,7 +5,6 @@ NIfTI says nothing of patient, modality or window: facts stay empty, and its tex
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from itertools import permutations
@@ -146,7 +145,6 @@ def read_nifti_image(data: bytes, *, frame_number: int | None = None, window: st
         return Image(
             pixels=pixels,
             facts=CaseFacts(),
-            content_sha256=hashlib.sha256(data).hexdigest(),
             media_type=MEDIA_TYPE,
             frame_number=frame,
             frame_count=count,

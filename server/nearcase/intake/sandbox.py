@@ -98,8 +98,15 @@ class Sandbox:
         for worker in workers:
             worker.wait_ready()
 
-    def run(self, data: bytes, options: JsonObject | None = None) -> Result:
+    def run(
+        self, data: bytes, options: JsonObject | None = None, *, meanwhile: Callable[[], object] = lambda: None
+    ) -> Result:
         """Returns job(data, options), computed in a child.
+
+        Args:
+            data: The job's input.
+            options: What it is told besides.
+            meanwhile: Called in this thread while the child works; it must be short.
 
         Raises:
             InvalidInput: What the job said; or reason DECODE_LIMIT, the data took too much time or memory; or reason
@@ -111,7 +118,7 @@ class Sandbox:
         with self._lent() as worker:
             try:
                 worker.wait_ready()
-                return worker.ask(data, options or {})
+                return worker.ask(data, options or {}, meanwhile)
             except NearcaseError:
                 self._refuse_when_closed()
                 raise

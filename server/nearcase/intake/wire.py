@@ -33,11 +33,10 @@ def send(sock: socket.socket, message: JsonObject, descriptors: Sequence[int] = 
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"expected a frame of at most {MAX_FRAME_BYTES} bytes, got {len(body)}")
     length = len(body).to_bytes(_LENGTH_BYTES, "big")
-    if descriptors:
-        socket.send_fds(sock, [length], list(descriptors))
-        sock.sendall(body)
-    else:
-        sock.sendall(length + body)
+    frame = length + body  # in one piece, which wakes the other side once
+    sent = socket.send_fds(sock, [frame], list(descriptors)) if descriptors else 0
+    if sent < len(frame):
+        sock.sendall(memoryview(frame)[sent:])
 
 
 def receive(sock: socket.socket, *, deadline_s: float | None = None) -> JsonObject:

@@ -117,8 +117,13 @@ class Worker:
                 raise Unready("the sandboxed worker process does not start", reason="SANDBOX_UNREADY") from None
             self._ready = True
 
-    def ask(self, data: bytes, options: JsonObject) -> Result:
+    def ask(self, data: bytes, options: JsonObject, meanwhile: Callable[[], object]) -> Result:
         """Runs the job on data in the child; blocks for at most limits.wall_s.
+
+        Args:
+            data: The job's input.
+            options: What the job is told besides.
+            meanwhile: Called here while the child works; what it takes counts against limits.wall_s.
 
         Raises:
             NearcaseError: What the job raised; or InvalidInput when the child died, hung or passed a limit, after which
@@ -128,7 +133,8 @@ class Worker:
         _fill(self._data_file, data)
         result_file = _sealed_file(self._limits.result_bytes)
         try:
-            return self._exchange({"size": len(data), "options": options}, (self._data_file, result_file), deadline_s)
+            request, files = {"size": len(data), "options": options}, (self._data_file, result_file)
+            return self._exchange(request, files, deadline_s, meanwhile)
         finally:
             os.close(result_file)
             if len(data) > _KEPT_BYTES:
@@ -147,11 +153,14 @@ class Worker:
         self._sock.close()
         os.close(self._data_file)
 
-    def _exchange(self, request: JsonObject, files: tuple[int, int], deadline_s: float) -> Result:
+    def _exchange(
+        self, request: JsonObject, files: tuple[int, int], deadline_s: float, meanwhile: Callable[[], object]
+    ) -> Result:
         self._spoiled = True  # until a whole answer is here
         try:
             self._sock.settimeout(self._limits.wall_s)
             wire.send(self._sock, request, files)
+            meanwhile()
             reply = wire.receive(self._sock, deadline_s=deadline_s)
             answer = _parsed(reply, files[1], self._limits.result_bytes)
         except TimeoutError:

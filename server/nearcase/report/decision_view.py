@@ -92,6 +92,20 @@ def percent(interval: Interval) -> str:
     return f"{rate.percent(interval.value)} ({rate.percent(interval.low)} to {rate.percent(interval.high)})"
 
 
+def among_called(point: OperatingPoint) -> str:
+    """Returns sensitivity and specificity among the held-out images with a call at a point, with their patients."""
+    sides = (
+        ("sensitivity", point.called_sensitivity, point.called_positive_patients, "with"),
+        ("specificity", point.called_specificity, point.called_negative_patients, "without"),
+    )
+    return ", ".join(
+        f"{name} {percent(rate)} in {words.patients(patients)} {kind} the finding"
+        if rate
+        else f"{name} not known: no patient {kind} the finding had a call"
+        for name, rate, patients, kind in sides
+    )
+
+
 def area(interval: Interval) -> str:
     """Returns an AUROC with its interval."""
     return f"{rate.decimal(interval.value)} ({rate.decimal(interval.low)} to {rate.decimal(interval.high)})"
@@ -130,5 +144,6 @@ def _point_facts(point: OperatingPoint) -> tuple[Fact, ...]:
         Fact("Sensitivity", percent(point.sensitivity)),
         Fact("Specificity", percent(point.specificity)),
         Fact("Held-out data", patients, is_long=True),
+        Fact("Where a call is made", among_called(point), is_long=True),
         Fact("Promise", point.guarantee or f"none ({point.method})", is_long=True),
     )

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nearcase.decide.rate import percent
 from nearcase.report import words
 from nearcase.types import CaseFacts, Decision, EncoderSummary, Hit, QueryImage, SearchResult
 
@@ -96,7 +97,7 @@ def neighbour_picture(rank: int, hit: Hit) -> Picture:
 def verdict(decision: Decision) -> Verdict:
     """Returns a decision with its votes as bars."""
     bars = (
-        Bar(vote.value, f"{vote.share:.0%}", f"{100 * min(max(vote.share, 0), 1):.2f}", words.cases(vote.count))
+        Bar(vote.value, percent(vote.share), f"{100 * min(max(vote.share, 0), 1):.2f}", words.cases(vote.count))
         for vote in decision.votes
     )
     evidence = f"from {words.cases(len(decision.evidence))} with this label"

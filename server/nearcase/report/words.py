@@ -67,5 +67,10 @@ def images(count: int) -> str:
     return _counted(count, "image")
 
 
+def patients(count: int) -> str:
+    """Returns a number of patients."""
+    return _counted(count, "patient")
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

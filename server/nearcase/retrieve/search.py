@@ -44,7 +44,12 @@ async def search(index: Index, queries: Sequence[Query], scope: Scope) -> Found:
         where = await without_near_duplicates(index, vectors, where, scope.near_duplicate_similarity)
     count = candidate_count(scope.k) if scope.diversity else scope.k
     # Both are asked at once: an index answers the second before anybody has to be woken for it.
-    ranked, candidates = await asyncio.gather(_ranked(index, queries, scope, where, count), index.count(where))
+    counting = asyncio.get_running_loop().create_task(index.count(where))
+    try:
+        ranked = await _ranked(index, queries, scope, where, count)
+        candidates = await counting
+    finally:
+        counting.cancel()  # where the search failed; nobody asks then what became of the count
     if scope.diversity:
         ranked = await diversified(index, ranked, scope.k, scope.diversity)
     return Found(await _hits(index, ranked, scope), candidates)

@@ -44,6 +44,8 @@ def read_facts(message: FactsMessage) -> CaseFacts:
     Raises:
         InvalidInput: A fact is malformed.
     """
+    if not message.ListFields():  # as with most queries
+        return CaseFacts()
     facts = _in_capitals(facts_from_proto(message))
     facts = dataclasses.replace(facts, body_part=facts.body_part.strip().upper(), patient_id=facts.patient_id.strip())
     _check_facts(facts)

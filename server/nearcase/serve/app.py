@@ -218,7 +218,9 @@ def make_batcher(encoder: Encoder, clock: Clock, settings: Settings) -> Batcher:
 async def _listen(engine: Engine, security: Security, reload: Reload) -> App:
     settings = engine.settings
     places = settings.max_concurrent_requests, settings.max_adding_streams
-    interceptor = ErrorInterceptor(*places, engine.clock, knows_callers=settings.callers is not None)
+    knows_callers = settings.callers is not None
+    are_refused = engine.line.has_refused
+    interceptor = ErrorInterceptor(*places, engine.clock, knows_callers=knows_callers, are_refused=are_refused)
     health = Health(engine, Canary(engine))
     tracing = Tracing.open(settings.otlp_endpoint)
     observer = Observer(engine.metrics, engine.clock, engine.flight, engine.line, tracing, settings.slow_request_ms)

@@ -53,15 +53,18 @@ class _Subject:
     facts: CaseFacts  # that all images state alike
     vector: Embedding  # of one image as it is, of several the mean
     sha256: str
+    images: tuple[str, ...]  # of several, the hash of each
 
     @classmethod
     def of(cls, queries: tuple[Query, ...]) -> _Subject:
         """Several images are known by the hash of their hashes, one a line, in order."""
-        hashes = [query.case.content_sha256 for query in queries]
-        many = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+        hashes = sorted(query.case.content_sha256 for query in queries)
+        many = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
         vector = queries[0].vector if len(queries) == 1 else pool_queries(queries, Pooling.MEAN)
         facts = common_facts([query.case.facts for query in queries])
-        return cls(queries, facts, vector, hashes[0] if len(queries) == 1 else many)
+        if len(queries) == 1:
+            return cls(queries, facts, vector, hashes[0], ())
+        return cls(queries, facts, vector, many, tuple(hashes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ async def _decide(
         prevalence=question.prevalence,
         is_one_of_many=not question.finding,
         image_sha256=subject.sha256,
+        images=subject.images,
         image_count=len(subject.queries),
         inquiry=question.inquiry,
     )

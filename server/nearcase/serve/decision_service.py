@@ -124,7 +124,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         names = check_case_mask(request.options.case_mask)
         if question.finding:
             await self._engine.findings.one(question.finding)  # an unknown one is refused before the image is read
-        example = await example_of(self._engine, request, deadline_s=self._engine.deadline_s(context))
+        deadline_s, with_thumbnail = self._engine.deadline_s(context), question.with_thumbnails
+        example = await example_of(self._engine, request, deadline_s=deadline_s, with_thumbnail=with_thumbnail)
         inquiry = replace(question.inquiry, has_patient=all(query.has_patient for query in example.queries))
         decisions = await decide_all(self._engine, example.queries, replace(question, inquiry=inquiry))
         hits = [piece.hit for decision in decisions for piece in decision.evidence]

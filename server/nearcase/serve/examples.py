@@ -43,17 +43,30 @@ class Example:
     encode_ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How the files of one request are asked with."""
+
+    facts: CaseFacts
+    deadline_s: float | None
+    with_thumbnail: bool
+
+
 async def examples_of(
-    engine: Engine, sources: Sequence[tuple[search_pb2.Example, float]], *, deadline_s: float | None
+    engine: Engine,
+    sources: Sequence[tuple[search_pb2.Example, float]],
+    *,
+    deadline_s: float | None,
+    with_thumbnail: bool,
 ) -> list[Example]:
     """Returns the examples with their weights, in the same order; the first that fails ends the others."""
     if len(sources) == 1:  # as most searches are: nothing to run side by side
-        return [await example_of(engine, *sources[0], deadline_s=deadline_s)]
+        return [await example_of(engine, *sources[0], deadline_s=deadline_s, with_thumbnail=with_thumbnail)]
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(source: search_pb2.Example, weight: float) -> Example:
         async with places:
-            return await example_of(engine, source, weight, deadline_s=deadline_s)
+            return await example_of(engine, source, weight, deadline_s=deadline_s, with_thumbnail=with_thumbnail)
 
     return await _all_or_first_error([one(source, weight) for source, weight in sources])
 
@@ -64,8 +77,16 @@ async def example_of(
     weight: float = 1.0,
     *,
     deadline_s: float | None,
+    with_thumbnail: bool,
 ) -> Example:
     """Returns the queries that a message with a `source` oneof and a frame number asks for.
+
+    Args:
+        engine: The running parts.
+        source: The message.
+        weight: How much it counts.
+        deadline_s: On the clock's monotonic scale.
+        with_thumbnail: False where nobody asked to see a file's picture: then none is made.
 
     Raises:
         InvalidInput: No source is given, its file can not be read, states other facts than the message, or an
@@ -77,8 +98,9 @@ async def example_of(
     kind = source.WhichOneof("source")
     frame_number = source.frame_number if source.HasField("frame_number") else None
     facts = read_facts(source.facts)
+    asked = _Asked(facts, deadline_s, with_thumbnail)
     if kind == "image":
-        return await _from_file(engine, source.image, frame_number, facts, weight, deadline_s)
+        return await _from_file(engine, source.image, frame_number, asked, weight)
     if facts != CaseFacts() and kind != "files":
         raise InvalidInput("facts belong to a file: a stored case has its own, and so has a vector", field="facts")
     if frame_number is not None:
@@ -88,26 +110,24 @@ async def example_of(
     if kind == "vector":
         return _from_vector(engine, source.vector, weight)  # type: ignore[union-attr]  # of Example alone
     if kind == "files":
-        return await _from_files(engine, source.files.images, facts, deadline_s)  # type: ignore[union-attr]
+        return await _from_files(engine, source.files.images, asked)  # type: ignore[union-attr]
     if kind == "text":
         return await _from_text(engine, source.text, weight, deadline_s)  # type: ignore[union-attr]
     raise InvalidInput("expected an example: a file, a case, a series, a study, words or an embedding", field="source")
 
 
 async def _from_file(
-    engine: Engine, data: bytes, frame_number: int | None, facts: CaseFacts, weight: float, deadline_s: float | None
+    engine: Engine, data: bytes, frame_number: int | None, asked: _Asked, weight: float = 1.0
 ) -> Example:
-    embedding = await engine.embed(data, frame_number, deadline_s=deadline_s)
+    embedding = await engine.embed(data, frame_number, deadline_s=asked.deadline_s, with_thumbnail=asked.with_thumbnail)
     prepared, embedded = embedding.prepared, embedding.embedded
-    query = await query_of(engine, to_case(prepared), facts, embedded.embedding, weight)
-    image = dataclasses.replace(prepared.image, facts=fill(prepared.image.facts, facts))
+    query = await query_of(engine, to_case(prepared), asked.facts, embedded.embedding, weight)
+    image = dataclasses.replace(prepared.image, facts=fill(prepared.image.facts, asked.facts))
     stages = (embedding.decode_ms, embedded.queue_ms, embedded.encode_ms)
     return Example((query,), image, False, *stages)
 
 
-async def _from_files(
-    engine: Engine, files: Sequence[encoder_pb2.ImageInput], facts: CaseFacts, deadline_s: float | None
-) -> Example:
+async def _from_files(engine: Engine, files: Sequence[encoder_pb2.ImageInput], asked: _Asked) -> Example:
     """Several files as one example, whose timings are those of the slowest."""
     if not 1 <= len(files) <= MAX_FILES:
         message = f"expected 1 to {MAX_FILES} files, got {len(files)}; add a longer series and name its series_uid"
@@ -117,7 +137,7 @@ async def _from_files(
     async def one(file: encoder_pb2.ImageInput) -> Example:
         frame_number = file.frame_number if file.HasField("frame_number") else None
         async with places:
-            return await _from_file(engine, file.image, frame_number, facts, 1.0, deadline_s)
+            return await _from_file(engine, file.image, frame_number, asked)
 
     every = await _all_or_first_error([one(file) for file in files])
     first = every[0].image

@@ -6,6 +6,7 @@ its handler runs, and a stream's only when it is asked for: who is refused here 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import grpc
 
-from nearcase.errors import InvalidInput, NearcaseError, NotAllowed, Unsupported
+from nearcase.errors import InvalidInput, NearcaseError, NotAllowed, Overloaded, Unsupported
 from nearcase.serve.caller import Caller, Metadata, enter, no_tenant
 from nearcase.serve.context import Context, Handler
 from nearcase.serve.interceptor import abort
@@ -47,12 +48,15 @@ class Gate(grpc.aio.ServerInterceptor):
     Args:
         knows: Who is who.
         is_open: Nobody needs a role, as nobody is asked who they are.
+        idle_s: Time for the message of a call of one.
         limits: What each may ask; None on an open server, where callers can not be told apart.
         clock: Spaces the lines in the log.
     """
 
-    def __init__(self, knows: Knows, clock: Clock, *, is_open: bool, limits: Limits | None = None) -> None:
-        self._knows, self._is_open, self._limits = knows, is_open, limits
+    def __init__(
+        self, knows: Knows, clock: Clock, *, is_open: bool, idle_s: float, limits: Limits | None = None
+    ) -> None:
+        self._knows, self._is_open, self._limits, self._idle_s = knows, is_open, limits, idle_s
         self._refusals = _Refusals(clock)
         self.on_refused: Callable[[str, NearcaseError, Context], None] | None = None
         """Told of each call that ends here, with its method."""
@@ -82,14 +86,15 @@ class Gate(grpc.aio.ServerInterceptor):
         async def handle(requests: AsyncIterator[Sized], context: Context) -> Any:
             async with self._admitted(method, metadata, context) as held:
                 taken = held.all_of(requests)
-                return await inner(taken if takes_stream else await _only(taken), context)
+                return await inner(taken if takes_stream else await _only(taken, self._idle_s), context)
 
         return handle
 
     def _streaming(self, inner: Any, takes_stream: bool, method: str, metadata: Metadata) -> Any:
         async def handle(requests: AsyncIterator[Sized], context: Context) -> AsyncIterator[Any]:
             async with self._admitted(method, metadata, context) as held:
-                given = held.one_by_one(requests) if takes_stream else await _only(held.all_of(requests))
+                taken = held.one_by_one(requests) if takes_stream else held.all_of(requests)
+                given = taken if takes_stream else await _only(taken, self._idle_s)
                 async for response in inner(given, context):
                     yield response
 
@@ -155,9 +160,14 @@ def sized(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Sized]:
     return lambda data: Sized(read(data) if read else data, len(data))
 
 
-async def _only(taken: AsyncIterator[Any]) -> Any:
-    async for message in taken:
-        return message
+async def _only(taken: AsyncIterator[Any], idle_s: float) -> Any:
+    """A client may open a call and send nothing; keepalive finds nothing wrong with it."""
+    try:
+        async with asyncio.timeout(idle_s):
+            async for message in taken:
+                return message
+    except TimeoutError:
+        raise Overloaded(f"nothing came for {idle_s:g} s, so the call was ended", reason="IDLE_STREAM") from None
     raise InvalidInput("expected a message, got none", reason="MALFORMED_MESSAGE")
 
 

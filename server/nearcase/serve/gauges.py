@@ -69,7 +69,7 @@ def _of_health(health: Health) -> list[Gauge]:
     return [
         Gauge("canary_well", "1 while the canary comes back from the part.", broken, ("part",)),
         Gauge("canary_seconds", "What its last whole journey took.", lambda: _one(canary.took_s)),
-        Gauge("serving", "1 while health says SERVING.", serving, ("service",)),
+        Gauge("serving", "1 while health says SERVING.", serving, ("part",)),
         Gauge("draining", "1 from the signal to stop on.", lambda: _one(health.is_draining)),
     ]
 

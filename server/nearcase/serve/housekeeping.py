@@ -23,7 +23,12 @@ MOST_AT_ONCE = 0.5
 """Share of a library that is never erased without a person: that is a clock gone wrong, or a setting."""
 
 FEW = 100
-"""Of so few cases any share may go."""
+"""Of so few cases any share may go: a share says nothing of them, as they often came on one day and so end on one, and
+a person is not to be asked each time. A clock that is wrong from the start on can take no more than these."""
+
+MOST_JUMP_S = DAY_S
+"""A clock that gains so much on the monotonic one while the server runs is wrong, or was; less than that erases nothing
+that would not go a day later."""
 
 PART = 20_000
 """Cases that one erasure takes on; it holds them in memory."""
@@ -54,6 +59,7 @@ class Housekeeping:
         self._tenants, self._uploads, self._clock = tenants, uploads, clock
         self._retention_days, self._on_erased = retention_days, on_erased
         self._task: asyncio.Task[None] | None = None
+        self._offset_s: float | None = None  # of the clock from the monotonic one, when it was not known to be wrong
 
     def start(self) -> None:
         """Begins in the running event loop, with the first round at once."""
@@ -72,10 +78,26 @@ class Housekeeping:
             try:
                 await tenant.erasures.finish()
                 if self._retention_days:
-                    for done in await erase_older(tenant, self._clock, self._retention_days, most=MOST_AT_ONCE):
-                        self._on_erased(done)
+                    await self._retain(tenant)
             except NearcaseError as error:
                 log.warning("housekeeping did not end: %s (%s)", error, error.reason)
+
+    async def _retain(self, tenant: Tenant) -> None:
+        offset_s = self._clock.now_s() - self._clock.monotonic_s()
+        if self._offset_s is None:
+            self._offset_s = offset_s
+        if (days := (offset_s - self._offset_s) / DAY_S) > MOST_JUMP_S / DAY_S:
+            message = (
+                f"the clock went ahead by {days:.0f} days since the start; set it right, or start the server again"
+            )
+            raise Unready(message, reason="CLOCK")
+        try:
+            for done in await erase_older(tenant, self._clock, self._retention_days, most=MOST_AT_ONCE):
+                self._on_erased(done)
+        except Unready as error:
+            if error.reason == "CLOCK":  # it is behind: setting it right is no jump
+                self._offset_s = None
+            raise
 
     async def _keep(self) -> None:
         while True:

@@ -6,7 +6,6 @@ A request also gets its place here: more than the settings allow at once are ref
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -18,8 +17,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from nearcase.errors import InvalidInput, NearcaseError, Overloaded, Unready
-from nearcase.serve.caller import Caller, check_valid, current
+from nearcase.serve.caller import check_valid, current
 from nearcase.serve.context import Context, Handler
+from nearcase.serve.places import Places
 
 if TYPE_CHECKING:
     from nearcase.clock import Clock
@@ -38,11 +38,21 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         max_streams: Adding streams in progress.
         clock: Ends a stream whose caller's token or certificate has expired.
         knows_callers: Each caller may have half of the places; where callers can not be told apart, all.
+        are_refused: Whether requests were refused lately before their callers were known.
     """
 
-    def __init__(self, max_requests: int, max_streams: int, clock: Clock, *, knows_callers: bool) -> None:
-        self.requests = Places(max_requests, "requests", is_shared=knows_callers)
-        self.streams = Places(max_streams, "adding streams", is_shared=knows_callers)
+    def __init__(
+        self,
+        max_requests: int,
+        max_streams: int,
+        clock: Clock,
+        *,
+        knows_callers: bool,
+        are_refused: Callable[[], bool],
+    ) -> None:
+        self.requests = Places(max_requests, "requests", clock, is_shared=knows_callers, are_refused=are_refused)
+        # A stream may stay for hours: what was lent would not come back.
+        self.streams = Places(max_streams, "adding streams", clock, is_shared=knows_callers)
         self._clock = clock
 
     async def intercept_service(
@@ -78,7 +88,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     def _gathering(self, call: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
         async def handle(requests: AsyncIterator[Any], context: Context) -> Any:
             async with _Place(self.requests, context, method):
-                return await call(self._each_whole(requests), context)
+                return await call(self._each_in_place(requests), context)
 
         return handle
 
@@ -100,41 +110,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return handle
 
+    async def _each_in_place(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in self._each_whole(requests):
+            self.requests.check(current())
+            yield request
+
     async def _each_whole(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Who was let in may not go on for ever: a token or certificate may expire while its stream is open."""
         async for request in requests:
             check_valid(self._clock.now_s())
             yield _whole(request)
-
-
-class Places:
-    """How many of a kind are in progress, and may be: of one caller half, where callers share them."""
-
-    def __init__(self, limit: int, kind: str, *, is_shared: bool) -> None:
-        self._limit, self._kind = limit, kind
-        self._share = max(1, limit // 2) if is_shared else limit
-        self._of: Counter[tuple[str, str]] = Counter()
-        self.taken = 0
-
-    def enter(self, caller: Caller) -> None:
-        """Takes a place; raises Overloaded when there is none, or none for this caller."""
-        if self.taken >= self._limit:
-            message = f"{self._limit} {self._kind} are in progress; try again later"
-            raise Overloaded(message, reason="TOO_MANY_REQUESTS")
-        key = (caller.tenant, caller.name)
-        if self._of[key] >= self._share:
-            message = f"this caller may have {self._share} {self._kind} in progress; try again later"
-            raise Overloaded(message, reason="CALLER_PLACES")
-        self._of[key] += 1
-        self.taken += 1
-
-    def leave(self, caller: Caller) -> None:
-        """Gives the caller's place back; who has none is forgotten."""
-        key = (caller.tenant, caller.name)
-        self._of[key] -= 1
-        if not self._of[key]:
-            del self._of[key]
-        self.taken -= 1
 
 
 def _tolerant(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -39,6 +39,9 @@ ARRIVES_S = 1.0
 """A request that is let in and still being read counts as one that waits for so long; then its client is slow, and must
 keep nobody out."""
 
+LATELY_S = 60.0
+"""After a refusal no caller has more than its half of the places for so long."""
+
 SMOOTHING = 0.1
 """Weight of the last request in the mean time that the work takes."""
 
@@ -122,6 +125,10 @@ class Line:
             return True
         since_s = self._standing_since_s
         return since_s is not None and self._newcomers(since_s) + arriving >= self._places
+
+    def has_refused(self) -> bool:
+        """Whether a newcomer was refused within LATELY_S; whose request it was is not known then."""
+        return self._clock.monotonic_s() - self._refused_at_s < LATELY_S
 
     def refuse(self) -> Overloaded:
         """Returns the refusal of a newcomer; those whom newcomers overtook for long are refused with it."""

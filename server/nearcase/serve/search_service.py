@@ -70,7 +70,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             scope = dataclasses.replace(scope, where=self._engine.privacy.where(scope.where))
         _check_count(request.examples)
         sources = [(example, weight_of(example)) for example in request.examples]
-        examples = await examples_of(self._engine, sources, deadline_s=self._engine.deadline_s(context))
+        deadline_s = self._engine.deadline_s(context)
+        examples = await examples_of(self._engine, sources, deadline_s=deadline_s, with_thumbnail=scope.with_thumbnails)
         searched_s = self._engine.clock.monotonic_s()
         queries = [query for example in examples for query in example.queries]
         if len(queries) > MAX_IMAGES:

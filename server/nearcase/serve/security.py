@@ -58,7 +58,9 @@ async def open_security(settings: Settings, clock: Clock) -> Security:
         if settings.tenants == "caller":
             raise InvalidInput('setting tenants is "caller", expected callers with it', field="tenants")
         says = _check_reach(settings, "no callers are set up, so nobody is asked who they are")
-        return Security(Gate(_Anyone(settings.has_tenants), clock, is_open=True), None, says)
+        return Security(
+            Gate(_Anyone(settings.has_tenants), clock, is_open=True, idle_s=settings.stream_idle_s), None, says
+        )
     if settings.tenants == "metadata":
         message = 'setting tenants is "metadata", and callers are set up: expected "caller" or "none"'
         raise InvalidInput(message, field="tenants")
@@ -72,7 +74,9 @@ async def open_security(settings: Settings, clock: Clock) -> Security:
     keys = await _keys(access.tokens, clock) if access.tokens else None
     knows = _known(access, keys, clock, with_tenants=settings.has_tenants)
     limits = Limits(clock, access.requests_per_s, access.bytes_in_flight)
-    return Security(Gate(knows, clock, is_open=False, limits=limits), credentials, says, keys)
+    return Security(
+        Gate(knows, clock, is_open=False, idle_s=settings.stream_idle_s, limits=limits), credentials, says, keys
+    )
 
 
 def is_loopback(listen: str) -> bool:

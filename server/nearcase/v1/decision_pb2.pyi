@@ -197,9 +197,9 @@ class RefusedPoint(_message.Message):
     reason: _builtins.str
     """Why, one sentence."""
     patients_needed: _builtins.int
-    """Patients that it would take at least."""
+    """Patients that it would take at least, in the calibration part of the library."""
     patients: _builtins.int
-    """Patients that there were."""
+    """Patients that there were in the calibration part."""
     def __init__(
         self,
         *,
@@ -538,6 +538,10 @@ class OperatingPoint(_message.Message):
     SPECIFICITY_FIELD_NUMBER: _builtins.int
     POSITIVE_PATIENTS_FIELD_NUMBER: _builtins.int
     NEGATIVE_PATIENTS_FIELD_NUMBER: _builtins.int
+    CALLED_SENSITIVITY_FIELD_NUMBER: _builtins.int
+    CALLED_SPECIFICITY_FIELD_NUMBER: _builtins.int
+    CALLED_POSITIVE_PATIENTS_FIELD_NUMBER: _builtins.int
+    CALLED_NEGATIVE_PATIENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name used in requests."""
     threshold: _builtins.float
@@ -550,13 +554,25 @@ class OperatingPoint(_message.Message):
     """Patients with the finding in the held-out data."""
     negative_patients: _builtins.int
     """Patients without the finding in the held-out data."""
+    called_positive_patients: _builtins.int
+    """Patients with the finding in a held-out image on which a call is made."""
+    called_negative_patients: _builtins.int
+    """Patients without the finding in a held-out image on which a call is made."""
     @_builtins.property
     def sensitivity(self) -> _types_pb2.Interval:
-        """Held-out sensitivity."""
+        """Held-out sensitivity, of all images, also those on which no call is made."""
 
     @_builtins.property
     def specificity(self) -> _types_pb2.Interval:
-        """Held-out specificity."""
+        """Held-out specificity, likewise."""
+
+    @_builtins.property
+    def called_sensitivity(self) -> _types_pb2.Interval:
+        """Held-out sensitivity among the images on which a call is made at this point; unset where none has the finding."""
+
+    @_builtins.property
+    def called_specificity(self) -> _types_pb2.Interval:
+        """Held-out specificity among those; unset where all of them have the finding."""
 
     def __init__(
         self,
@@ -569,10 +585,14 @@ class OperatingPoint(_message.Message):
         specificity: _types_pb2.Interval | None = ...,
         positive_patients: _builtins.int = ...,
         negative_patients: _builtins.int = ...,
+        called_sensitivity: _types_pb2.Interval | None = ...,
+        called_specificity: _types_pb2.Interval | None = ...,
+        called_positive_patients: _builtins.int = ...,
+        called_negative_patients: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sensitivity", b"sensitivity", "specificity", b"specificity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["called_sensitivity", b"called_sensitivity", "called_specificity", b"called_specificity", "sensitivity", b"sensitivity", "specificity", b"specificity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guarantee", b"guarantee", "method", b"method", "name", b"name", "negative_patients", b"negative_patients", "positive_patients", b"positive_patients", "sensitivity", b"sensitivity", "specificity", b"specificity", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called_negative_patients", b"called_negative_patients", "called_positive_patients", b"called_positive_patients", "called_sensitivity", b"called_sensitivity", "called_specificity", b"called_specificity", "guarantee", b"guarantee", "method", b"method", "name", b"name", "negative_patients", b"negative_patients", "positive_patients", b"positive_patients", "sensitivity", b"sensitivity", "specificity", b"specificity", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,7 +18,7 @@ _COUNTING = frozenset({"count", "facet"})
 
 
 class Counts:
-    """Answers of one library; used by the thread that asks its process, so that no write is under way beside it."""
+    """Answers of one library; changed by the thread that asks its process alone, so that no write is under way."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[object, ...], Any] = {}

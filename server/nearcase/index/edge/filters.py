@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 import qdrant_edge as engine
@@ -11,6 +12,7 @@ from nearcase.index.fields import FIELDS, FieldKind
 from nearcase.index.filters import And, Equals, Filter, In, Not, Or, Range, Scalar
 
 
+@lru_cache(maxsize=256)  # every search of a library leaves out the same cases
 def compiled(where: Filter) -> engine.Filter:
     """Returns the engine's filter with the meaning of `filters.matches`; the filter has been checked."""
     match where:

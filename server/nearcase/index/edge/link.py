@@ -25,6 +25,8 @@ POINTS_READ_PER_S = 50_000
 BUILD_LIMIT_S = 2 * 3600.0
 """A build that takes longer has hung: of 50 k x 1024 it took 5 min on a machine five times overloaded."""
 
+PIPE_BYTES = 65_536
+"""What a pipe of Linux holds, and so the most that one reading brings."""
 
 HEADER_BYTES = 8
 """Before each answer: how many bytes of pickle follow, as a little-endian number."""
@@ -51,6 +53,9 @@ class Link:
         assert isinstance(requests, io.FileIO)  # noqa: S101  unbuffered pipes are
         assert isinstance(replies, io.FileIO)  # noqa: S101
         self._requests, self._replies = requests, replies
+        self._answering = select.poll()
+        self._answering.register(replies, select.POLLIN)
+        self._ahead = bytearray()  # was read, and belongs to what follows
 
     @property
     def pid(self) -> int:
@@ -63,9 +68,7 @@ class Link:
         Raises:
             LinkDown: The process ended or took longer.
         """
-        waiting = select.poll()
-        waiting.register(self._replies, select.POLLIN)
-        if not waiting.poll(limit_s * 1000):
+        if not self._ahead and not self._answering.poll(limit_s * 1000):
             raise LinkDown
         try:
             size = int.from_bytes(self._read(HEADER_BYTES), "little")
@@ -75,13 +78,14 @@ class Link:
         return reply
 
     def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            count = self._replies.readinto(rest)
-            if not count:
+        """Reads as much as there is, not only what is asked for: an answer mostly comes with one call."""
+        while len(self._ahead) < size:
+            found = self._replies.read(PIPE_BYTES)
+            if not found:
                 raise LinkDown
-            rest = rest[count:]
+            self._ahead += found
+        data = self._ahead[:size]
+        del self._ahead[:size]
         return data
 
     def kill(self) -> None:

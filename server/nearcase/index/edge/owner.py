@@ -28,7 +28,10 @@ class JobFailed(Exception):
 
 
 class Owner:
-    """Holds the index process of one library; used by one thread, except that any may `kill` or set `is_closed`."""
+    """Holds the index process of one library; used by one thread.
+
+    Any other may `kill`, look up what is `known`, or set `is_closed`.
+    """
 
     def __init__(self, folder: Path, dimension: int, exact_candidates: int) -> None:
         self._folder = folder
@@ -74,7 +77,7 @@ class Owner:
             Unready: The process ended, failed, can not be started, or holds a damaged part that stands in the way.
             JobFailed: A rewriting can not go on.
         """
-        if (known := self._counts.known(operation, arguments)) is not None and self._process is not None:
+        if (known := self.known(operation, *arguments)) is not None:
             return known
         process = self.running()
         if operation not in _READS:
@@ -101,6 +104,10 @@ class Owner:
             raise InvalidInput(f"The index engine can not read this {operation}: {value}.")
         self._discard(process)  # what it holds in memory after a failure is not to be trusted; the disk is
         raise Unready(f"The index engine failed in {operation}: {value}.")
+
+    def known(self, operation: str, *arguments: object) -> Any:
+        """Returns an answer that is kept, or None; any thread may look, and none while it has a write under way."""
+        return None if self.is_closed or self._process is None else self._counts.known(operation, arguments)
 
     def running(self) -> IndexProcess:
         """Returns the process, started if need be.
