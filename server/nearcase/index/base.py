@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -151,8 +151,8 @@ class Index(Protocol):
         """Returns one page of points in the order of their ids, starting at the cursor."""
         ...
 
-    async def count(self, where: Filter | None = None) -> int:
-        """Returns how many points match, exactly."""
+    def count(self, where: Filter | None = None) -> Awaitable[int]:
+        """Returns how many points match, exactly; where that is known without asking anybody, a finished future."""
         ...
 
     async def facet(self, field: str, *, where: Filter | None = None, limit: int = 100) -> dict[str, int]:

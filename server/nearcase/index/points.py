@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Iterable, Sequence
@@ -46,14 +47,15 @@ def unit(vector: Embedding, dimension: int) -> Embedding:
     array = np.asarray(vector, dtype=np.float32)
     if array.shape != (dimension,):
         raise InvalidInput(f"Expected a vector of shape ({dimension},), got {array.shape}.", field="vector")
-    if not np.isfinite(array).all():
+    wide = array.astype(np.float64)
+    length = math.sqrt(wide @ wide)  # squares of float32 numbers are finite where they are
+    if not math.isfinite(length):
         raise InvalidInput("Expected a vector of finite numbers, got NaN or infinity in it.", field="vector")
-    length = float(np.linalg.norm(array.astype(np.float64)))
     if length < SHORTEST_LENGTH:
         raise InvalidInput(f"Expected a vector with a direction, got one of length {length:.1e}.", field="vector")
     if abs(length - 1.0) <= UNIT_TOLERANCE:
         return np.ascontiguousarray(array)
-    return (array.astype(np.float64) / length).astype(np.float32)
+    return (wide / length).astype(np.float32)
 
 
 def check_ids(point_ids: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -86,9 +86,9 @@ class TenantIndex:
             limit=limit, cursor=cursor, where=self._own(where), without=without, with_vectors=with_vectors
         )
 
-    async def count(self, where: Filter | None = None) -> int:
+    def count(self, where: Filter | None = None) -> Awaitable[int]:
         """Returns how many of the tenant's points match."""
-        return await self._index.count(self._own(where))
+        return self._index.count(self._own(where))
 
     async def facet(self, field: str, *, where: Filter | None = None, limit: int = 100) -> dict[str, int]:
         """Returns how many of the tenant's points have each value."""

@@ -14,7 +14,7 @@ from nearcase.index.filters import Filter, In, Not, Or
 from nearcase.types import Case, CaseFacts, LabelChange
 
 _NAMESPACE = uuid.UUID("6f1a3c52-3c1e-5b7e-9a55-6e6561726361")
-_FACTS = tuple(field.name for field in dataclasses.fields(CaseFacts))
+_FACTS = dict.fromkeys(field.name for field in dataclasses.fields(CaseFacts))  # a set in order
 THUMBNAIL = "thumbnail_jpeg"
 CHANGED = "changed_at_s"
 
@@ -73,7 +73,7 @@ def stamped(payload: Payload, now_s: float) -> Payload:
 
 def to_case(case_id: str, payload: Payload) -> Case:
     """The inverse of to_payload; a payload without its thumbnail gives a case without one."""
-    stated: dict[str, Any] = {name: payload[name] for name in _FACTS if name in payload}
+    stated: dict[str, Any] = {name: value for name, value in payload.items() if name in _FACTS}
     if "study_date" in stated:
         stated["study_date"] = str(stated["study_date"])
     facts = CaseFacts(**stated)

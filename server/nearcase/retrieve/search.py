@@ -44,7 +44,7 @@ async def search(index: Index, queries: Sequence[Query], scope: Scope) -> Found:
         where = await without_near_duplicates(index, vectors, where, scope.near_duplicate_similarity)
     count = candidate_count(scope.k) if scope.diversity else scope.k
     # Both are asked at once: an index answers the second before anybody has to be woken for it.
-    counting = asyncio.get_running_loop().create_task(index.count(where))
+    counting = asyncio.ensure_future(index.count(where))
     try:
         ranked = await _ranked(index, queries, scope, where, count)
         candidates = await counting

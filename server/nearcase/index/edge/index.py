@@ -7,7 +7,7 @@ over int8 codes, of which the best are scored again with full vectors. A write i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -140,15 +140,16 @@ class EdgeIndex:
         plain, following = await self._run(lambda: self._owner.ask("scroll", *arguments))
         return Page(tuple(_records(plain)), following)
 
-    async def count(self, where: Filter | None = None) -> int:
+    def count(self, where: Filter | None = None) -> Awaitable[int]:
         """Returns how many points match, exactly."""
         _check_filter(where)
         # Without a turn where it is known: every search asks for one. A write that goes on decides the order itself.
         known: int | None = None if self._writing.locked() else self._owner.known("count", where)
-        if known is not None:
-            return known
-        count: int = await self._run(lambda: self._owner.ask("count", where))
-        return count
+        if known is None:
+            return self._ask_in_turn("count", where)
+        finished: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        finished.set_result(known)
+        return finished
 
     async def facet(self, field: str, *, where: Filter | None = None, limit: int = 100) -> dict[str, int]:
         """Returns how many points have each value, most frequent first, then by value."""
