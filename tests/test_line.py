@@ -100,6 +100,33 @@ async def test_an_overload_lets_few_newcomers_wait_and_refuses_who_was_overtaken
     assert (line.taken, line.waiting) == (0, 0)
 
 
+async def overloaded(line: Line, clock: HandClock, took_s: float) -> int:
+    """Callers come faster than they are served, each of whom takes so long; returns how many are served at once."""
+    callers: list[Caller] = []
+    at_once = 0
+    for _ in range(100):
+        callers += await come(line, 8)
+        clock.run_s += took_s
+        at_once = line.taken
+        for caller in [caller for caller in callers if caller.has_turn()]:
+            await caller.end()
+    await go(*callers)
+    return at_once
+
+
+async def test_an_overload_in_which_work_slows_is_worked_on_by_fewer_at_once() -> None:
+    clock = HandClock()
+    line = Line(clock, places=4, max_waiting=100)
+    for _ in range(10):
+        (calm,) = await come(line, 1)
+        clock.run_s += 0.2
+        await calm.end()
+    assert await overloaded(line, clock, 0.2) == 3
+    assert await overloaded(line, clock, 0.5) == 1
+    assert await overloaded(line, clock, 0.3) == 1
+    assert await overloaded(line, clock, 0.2) == 3
+
+
 async def test_callers_who_ask_again_at_once_are_no_overload() -> None:
     """Eight of them keep the line from ever being empty, and wait for some milliseconds."""
     clock = HandClock()

@@ -42,8 +42,16 @@ keep nobody out."""
 LATELY_S = 60.0
 """After a refusal no caller has more than its half of the places for so long."""
 
-SMOOTHING = 0.1
-"""Weight of the last request in the mean time that the work takes."""
+SMOOTHING, CALM_SMOOTHING = 0.1, 0.02
+"""Weight of the last request in the mean time that the work takes; and in that of the work outside of overloads."""
+
+SLOWED_TIMES, QUICK_TIMES = 2.0, 1.2
+"""In an overload, work that takes so many times longer than otherwise has too much beside it, so that one request less
+is worked on at once; and one more again where it hardly takes longer. Refusing takes processors too, and how much is
+not known beforehand. (As in TCP Vegas: L. Brakmo, L. Peterson, IEEE JSAC 13(8), 1995.)"""
+
+JUDGED = 16
+"""Requests between two such judgements."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +75,7 @@ class Line:
         self._fine_at_s: float | None = None  # when the oldest was in time last; None while nobody waits
         self._refused_at_s = float("-inf")
         self._took_s = 0.0
+        self._pace = _Pace(places)
         self._refusals = _LastSecond(clock)
         self._arriving: dict[object, float] = {}  # when each was let in, to be read
         self.taken = 0
@@ -114,7 +123,12 @@ class Line:
         try:
             yield
         finally:
-            self._took_s += SMOOTHING * (self._clock.monotonic_s() - start_s - self._took_s)
+            took_s = self._clock.monotonic_s() - start_s
+            self._took_s += SMOOTHING * (took_s - self._took_s)
+            if self._standing_since_s is not None:
+                self._pace.take(took_s)
+            elif not self.has_refused():
+                self._pace.learn(took_s)
             self._end()
 
     @property
@@ -191,8 +205,7 @@ class Line:
     def _admit(self) -> None:
         now_s = self._clock.monotonic_s()
         is_standing = self._standing_since_s is not None  # until nobody waits
-        # Refusing takes processors too, and each of fewer is done sooner.
-        most = max(1, self._places - 1) if is_standing else self._places
+        most = self._pace.most if is_standing else self._places
         while self._line and self.taken < most:
             is_late = is_standing or self._is_late(now_s)
             if not is_late:
@@ -205,6 +218,34 @@ class Line:
             self._fine_at_s = None
         elif self._fine_at_s is None:
             self._fine_at_s = now_s
+
+
+class _Pace:
+    """How many requests an overload is worked on at once: one less than otherwise, and fewer where that is too much."""
+
+    def __init__(self, places: int) -> None:
+        self._limit = max(1, places - 1)
+        self._calm_s, self._sum_s, self._count = 0.0, 0.0, 0
+        self.most = self._limit
+
+    def learn(self, took_s: float) -> None:
+        """Learns of a request that ended when there was no overload, nor had been one lately."""
+        self._calm_s += (CALM_SMOOTHING if self._calm_s else 1.0) * (took_s - self._calm_s)
+
+    def take(self, took_s: float) -> None:
+        """Learns of a request that ended in an overload."""
+        self._sum_s, self._count = self._sum_s + took_s, self._count + 1
+        if self._count == JUDGED:
+            self._judge(self._sum_s / JUDGED)
+            self._sum_s, self._count = 0.0, 0
+
+    def _judge(self, mean_s: float) -> None:
+        if not self._calm_s:
+            return  # an overload from the first request on
+        if mean_s > SLOWED_TIMES * self._calm_s:
+            self.most = max(1, self.most - 1)
+        elif mean_s < QUICK_TIMES * self._calm_s:
+            self.most = min(self._limit, self.most + 1)
 
 
 _arrival: ContextVar[object] = ContextVar("arrival", default=None)
