@@ -38,6 +38,13 @@ CHOICES = {
     "qdrant_quantization": ("none", "int8", "4bit"),
 }
 NO_CONTROL_CHARACTERS = "^[^\\x00-\\x1f\\x7f]*$"
+PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4})"
+PATTERNS = {
+    "audit_syslog": f"^([^\\x00-\\x1f\\x7f]+:{PORT})?$",
+    "otlp_endpoint": "^(https?://[^/@\\s\\x00-\\x1f\\x7f]+:[0-9]{1,5})?$",
+    "qdrant_collection": "^[A-Za-z0-9_-]{1,200}$",
+}
+"""What settings_check.py asks of a text."""
 
 
 def written() -> str:
@@ -80,7 +87,7 @@ def one(name: str, kind: Any) -> dict[str, Any]:
         return schema | {"type": "integer" if kind is int else "number"} | limits
     if name in CHOICES:
         return schema | {"type": "string", "enum": list(CHOICES[name])}
-    return schema | {"type": "string", "maxLength": 1024, "pattern": NO_CONTROL_CHARACTERS}
+    return schema | {"type": "string", "maxLength": 1024, "pattern": PATTERNS.get(name, NO_CONTROL_CHARACTERS)}
 
 
 def secret(name: str) -> dict[str, Any]:

@@ -128,6 +128,16 @@ def changed(values: dict[str, Any], path: tuple[str, ...], value: object) -> dic
     return copy
 
 
+def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """As helm lays files of values over each other: maps key by key, anything else whole."""
+    both = {
+        name: laid_over(below[name], value)
+        for name, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(name), dict)
+    }
+    return below | above | both
+
+
 def objects_in(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """Every value of the schema with its path; `[]` stands for an item of a list, `*` for a name in a map."""
     yield path, schema
@@ -212,7 +222,7 @@ def of_shape(shape: str, more: bool) -> dict[str, Any]:
         secrets = {name: from_ for name, from_ in secrets.items() if not name.startswith("qdrant")}
     for key, value in {**EVERYTHING, "secrets": secrets}.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-    values["settings"]["audit_syslog"] = "collector.imaging:6514"
+    values["settings"] |= {"audit_syslog": "collector.imaging:6514", "tenants": "caller"}
     if shape == "gpu":
         values["settings"]["runtime"], values["gpu"]["buildEngine"] = "tensorrt", True
     return values

@@ -296,7 +296,7 @@ def test_a_probe_of_another_encoder_is_not_run() -> None:
 
 def test_a_group_that_fails_at_the_point_says_by_how_much() -> None:
     told = decided(fitted=fit(groups=(UNSEEN,)), asked=asked_of(sex="F")).explanation
-    assert "its held-out sensitivity at middle is 50% (24% to 76%) in 10 patients, more than 0.1 below the" in told
+    assert "its calibration sensitivity at middle is 50% (24% to 76%) in 10 patients, more than 0.1 below the" in told
 
 
 def test_the_manual_lists_the_reasons_in_their_order() -> None:

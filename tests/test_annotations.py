@@ -61,6 +61,8 @@ def test_giving_again_changes_nothing_and_silence_keeps_all(old: Annotations, ne
         Message(facts=FactsMessage(sex="female")),
         Message(facts=FactsMessage(study_date="2020-01-01")),
         Message(facts=FactsMessage(study_date="20009999")),
+        Message(facts=FactsMessage(study_date="2020111")),
+        Message(facts=FactsMessage(study_date="\u0662\u0660\u0662\u0660\u0660\u0661\u0660\u0661")),
         Message(facts=FactsMessage(laterality="left-ish")),
         Message(facts=FactsMessage(instance_uid="../../x")),
         Message(facts=FactsMessage(sop_class_uid="not a uid")),

@@ -121,6 +121,15 @@ def test_a_decision_tells_who_asked_what_was_said_and_which_cases() -> None:
     assert [each.attrib["ParticipantObjectID"] for xml in shown for each in objects(xml, "1")] == list(NAMES[100:120])
 
 
+def test_what_no_document_may_hold_and_ends_of_lines_make_no_other_document() -> None:
+    event = AuditEvent("start", 1.9e9, detail="a\0b\r\nc\ud800".encode("utf-8", "replace").decode() + "\uffff\x1b")
+    for message in messages_of(kept(event), "host") + messages_of(kept(call("Search", caller="\0\n")), "host"):
+        assert not {b"\n", b"\r"} & {bytes([value]) for value in message}
+        SCHEMA.assertValid(etree.fromstring(message))
+    said = etree.fromstring(messages_of(kept(event), "host")[0]).find(".//EventOutcomeDescription").text
+    assert said == "a\ufffdb\r\nc?\ufffd\ufffd"
+
+
 # Syslog
 
 

@@ -19,11 +19,13 @@ from trail_files import KEY, event, written
 from nearcase.audit.chain import AuditChain
 from nearcase.audit.event import AuditEvent
 from nearcase.audit.files import files_in
-from nearcase.audit.forwarder import Forwarder, Place
+from nearcase.audit.forwarder import Forwarder
 from nearcase.audit.head import NAME as HEAD
 from nearcase.audit.key import default_key_file, make_key, read_key
 from nearcase.audit.line import read
+from nearcase.audit.place import Place
 from nearcase.audit.query import records_in
+from nearcase.audit.spool import Spool, Step
 from nearcase.audit.syslog import Collector
 from nearcase.audit.trail import open_trail
 from nearcase.audit.verify import verify
@@ -179,10 +181,10 @@ def test_a_forged_line_is_a_fault_and_stops_no_tool(
             result = CliRunner().invoke(audit, [command[0], str(folder), *command[1:]])
             assert (result.exit_code, result.exception) == (0, None), command
     assert f"{path.name} that are no records" in caplog.text
-    sender = Forwarder(folder, Collector("localhost", 1, None, None, None), lambda: len(lines), Place())
-    records, place = sender._following()
-    assert [kept.seq for kept in records] == [seq for seq in range(1, len(lines) + 1) if seq != 6]
-    assert place.seq == len(lines)
+    sender = Forwarder(folder, Collector("localhost", 1), lambda: len(lines))
+    step = sender._following()
+    assert [kept.seq for kept in step.found] == [seq for seq in range(1, len(lines) + 1) if seq != 6]
+    assert step.place.seq == len(lines)
 
 
 @given(
@@ -203,8 +205,11 @@ def test_a_line_that_never_ends_does_not_hold_up_the_collector(folder: Path) -> 
     path = files_in(folder)[0].path
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:5], b"x" * 5 * 2**20, b"\n", *lines[5:]]))
-    records, _ = Forwarder(folder, Collector("localhost", 1, None, None, None), lambda: 31, Place())._following()
-    assert len(records) == len(lines)
+    spool, step, found = Spool(folder, lambda: 31), Step(Place(), is_cut=True), 0
+    while step.is_cut:
+        step = spool.following(step.place)
+        found += len(step.found)
+    assert found == len(lines)
 
 
 @pytest.mark.parametrize("at", [0, 5, 30])
@@ -218,7 +223,7 @@ def test_a_number_that_no_record_has_yet_does_not_hold_up_the_collector(
     last = read(lines[-1].strip()).seq
     forged = [json.dumps(json.loads(lines[3]) | {"seq": last + ahead + more}).encode() + b"\n" for more in (1, 2)]
     now_last = last - 1
-    sender = Forwarder(folder, Collector("localhost", 1, None, None, None), lambda: now_last, Place())
+    sender = Forwarder(folder, Collector("localhost", 1), lambda: now_last)
     path.write_bytes(b"".join([*lines[:at], *forged, *lines[at:-1]]))
     sent = []
     with caplog.at_level(logging.WARNING):
@@ -227,11 +232,50 @@ def test_a_number_that_no_record_has_yet_does_not_hold_up_the_collector(
                 file.write(end)
             now_last = last if end else last - 1
             for _ in range(3):
-                records, sender._place = sender._following()
-                sent += [kept.seq for kept in records]
+                step = sender._following()
+                sender._place = step.place
+                sent += [kept.seq for kept in step.found]
     assert sent == list(range(1, last + 1))
     assert sender.unsent == 0
     assert len([each for each in caplog.records if "are not sent: 2" in each.message]) == 1
+
+
+# Taken away while it is open
+
+
+@pytest.mark.parametrize("what", ["folder", "moved", "file", "head"])
+def test_files_that_are_taken_away_while_they_are_open_are_a_trail_that_can_not_be_written(
+    tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "audit"
+    chain = AuditChain.open(folder, KEY, SystemClock())
+    chain.append([event(0)])
+    away = tmp_path / "away"
+    if what in ("folder", "moved"):
+        folder.rename(away)
+    else:
+        next(folder.glob("*.jsonl" if what == "file" else HEAD)).unlink()
+    for _ in range(1 + 2 * (what in ("folder", "moved"))):
+        with pytest.raises(FileNotFoundError):
+            chain.append([event(1)])
+    if what == "moved":
+        away.rename(folder)
+    if what == "folder":
+        folder.mkdir()
+        other = AuditChain.open(folder, KEY, SystemClock())  # of another server
+        with pytest.raises(OSError, match="another server"):
+            chain.append([event(1)])
+        with pytest.raises(OSError, match="another server"):
+            chain.append([event(1)])
+        other.close()
+    chain.append([event(2)])
+    chain.close()
+    AuditChain.open(folder, KEY, SystemClock()).close()
+    is_gone = what in ("folder", "file")
+    assert chain.damages == is_gone
+    assert written(folder) == (["r2"] if is_gone else ["r0", "r2"])
+    assert verify(folder, KEY).is_sound != is_gone
+    assert [kept.seq for kept in records_in(folder)][-1] > 2  # it goes on counting
 
 
 # The commands

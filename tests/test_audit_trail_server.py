@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from nearcase.client import AddItem, Client
 from nearcase.errors import NearcaseError, Unready
 from nearcase.serve.roles import NEEDED
 from nearcase.types import CaseFacts
-from nearcase.v1 import decision_pb2, library_pb2, search_pb2, search_pb2_grpc
+from nearcase.v1 import decision_pb2, library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc
 
 pytestmark = pytest.mark.system
 
@@ -249,7 +250,12 @@ async def test_a_full_disk_stops_answers_and_is_told(disk: Path, tmp_path: Path)
 
 
 async def test_relaxed_searches_do_not_wait_and_decisions_do(tmp_path: Path) -> None:
-    async with serving_here(tmp_path, audit="relaxed") as app:
+    """And in a de-identified library erasures are found by what the library has, too."""
+    secret = tmp_path / "pseudonyms.key"
+    secret.write_bytes(bytes(range(64)))
+    secret.chmod(0o600)
+    more = {"deidentify": True, "pseudonym_key": secret, "burned_in": "mask"}
+    async with serving_here(tmp_path / "data", audit="relaxed", **more) as app:
         trail = app.engine.audit
         assert trail
         waited: list[str] = []
@@ -264,19 +270,46 @@ async def test_relaxed_searches_do_not_wait_and_decisions_do(tmp_path: Path) -> 
         await ask(app.address, "DecisionService/Decide")
         await ask(app.address, "LibraryService/EraseCases")
         assert waited == ["Decide", "EraseCases", "EraseCases"]
-    assert [each.rpc.rpartition("/")[2] for each in events(tmp_path / "audit", phase="end")] == [
+        pseudonyms = app.engine.privacy.pseudonyms
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            library = library_pb2_grpc.LibraryServiceStub(channel)
+            patient, other = (library_pb2.PatientKey(patient_id=name) for name in (GONE, "OTHER"))
+            await library.EraseCases(library_pb2.EraseCasesRequest(patient=patient))
+            merge = library_pb2.MergePatientsRequest(into=other)
+            getattr(merge, "from").CopyFrom(patient)
+            with suppress(grpc.aio.AioRpcError):  # there is nobody to merge
+                await library.MergePatients(merge)
+    folder = tmp_path / "data" / "audit"
+    assert [each.rpc.rpartition("/")[2] for each in events(folder, phase="end")] == [
         "Search",
         "Decide",
-        "EraseCases",
+        *2 * ["EraseCases"],
+        "MergePatients",
+    ]
+    assert pseudonyms
+    key = read_key(folder.with_name("audit.key"))
+    assert key.named("", "instance", pseudonyms.uid("1.2.3")) in events(folder, "EraseCases", "end")[0].about
+    shown = json.loads(run("search", folder, "--patient", pseudonyms.patient(GONE, ""), "--json")[1])
+    assert [each["rpc"] for each in shown if each["phase"] == "end"] == [
+        "v1.LibraryService/EraseCases",
+        "v1.LibraryService/MergePatients",
     ]
 
 
 async def test_a_trail_that_can_not_be_written_stops_the_start(tmp_path: Path) -> None:
-    async with serving_here(tmp_path / "a", audit_folder=tmp_path / "trail"):
+    async with serving_here(tmp_path / "a", audit_folder=tmp_path / "trail") as app:
         with pytest.raises(Unready) as refused:
             async with serving_here(tmp_path / "b", audit_folder=tmp_path / "trail"):
                 pass
         assert refused.value.reason == "AUDIT_IN_USE"
+        (tmp_path / "trail").rename(tmp_path / "away")  # and while it runs it stops the answers
+        for _ in range(2):
+            assert await ask(app.address, "SearchService/Search") == ("UNAVAILABLE", "AUDIT_NOT_KEPT")
+        assert app.engine.audit
+        assert app.engine.audit.problem  # which health and the metric tell
+        (tmp_path / "away").rename(tmp_path / "trail")
+        await asyncio.sleep(1.5)
+        assert await ask(app.address, "SearchService/Search") == ("OK", "")
     (tmp_path / "trail.key").unlink()
     with pytest.raises(NearcaseError) as wrong:
         async with serving_here(tmp_path / "a", audit_folder=tmp_path / "trail"):

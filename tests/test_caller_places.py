@@ -14,6 +14,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from auth_files import FAST, TOKENS, HandClock, callers_file, claims, jwk, rsa_key, token
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import picture, scan, serving_here
 
 import nearcase.serve.chunks as chunks_module
@@ -22,7 +23,9 @@ from nearcase.errors import Overloaded
 from nearcase.serve.caller import Caller
 from nearcase.serve.line import ARRIVES_S, LATELY_S, Line
 from nearcase.serve.places import ALONE_S, Places
+from nearcase.serve.probes import MAX_QUESTION_BYTES, OPEN_AT_ONCE
 from nearcase.serve.tokens import LEEWAY_S
+from nearcase.settings import MIB
 from nearcase.v1 import decision_pb2_grpc, library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc
 
 KEY = rsa_key()
@@ -169,18 +172,52 @@ async def test_silent_streams_of_one_caller_keep_no_other_out(tmp_path: Path, mo
 
 
 @pytest.mark.system
-async def test_an_expired_token_ends_its_open_stream(tmp_path: Path) -> None:
-    async with known(tmp_path) as (_, channel):
+async def test_an_expired_token_ends_its_open_stream_and_slow_messages_have_places(tmp_path: Path) -> None:
+    """Half a message and none look alike to the server; each may hold the memory of the largest."""
+    async with known(tmp_path, max_message_bytes=256 * MIB) as (app, channel):
         stub = library_pb2_grpc.LibraryServiceStub(channel)
         call = cast(Any, stub).AddImages(metadata=metadata("brief", "add", ends_s=3.0 - LEEWAY_S))
         await call.write(adding(1))
         assert (await call.read()).added.case_id
+        get = cast(Any, channel).stream_unary("/nearcase.v1.LibraryService/GetStatistics")
+        slow = [get(metadata=metadata("slow", "audit")) for _ in range(4)]
+        await the_open_port_takes_few_questions(app.address)
         await asyncio.sleep(3.5)
+        assert [await reason(each) for each in slow if each.done()] == ["CALLER_PLACES"] * 2
+        assert app.security.gate.receiving.places.taken == 2  # of the four that have room
         await call.write(adding(2))
         assert await asyncio.wait_for(call.code(), 10) is grpc.StatusCode.UNAUTHENTICATED
         asked = library_pb2.GetStatisticsRequest()
         held = await stub.GetStatistics(asked, metadata=metadata("other", "search"))
         assert held.case_count == 1
+        for each in slow:
+            each.cancel()
+
+
+async def the_open_port_takes_few_questions(address: str) -> None:
+    """Those of strangers whose questions do not come whole end, the oldest first, and keep no other out."""
+
+    async def half() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        names = [f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch")]
+        asks = (cast(Any, channel).stream_unary(names[0]), cast(Any, channel).stream_stream(names[1]))
+        halves = [ask(half()) for ask in asks for _ in range(OPEN_AT_ONCE)]
+        await asyncio.sleep(0.3)
+        assert sum(not each.done() for each in halves) == OPEN_AT_ONCE
+        health, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+        assert (await health.Check(asked, timeout=5)).status
+        watches = [health.Watch(asked) for _ in range(2)]
+        assert [(await cast(Any, each).read()).status for each in watches] == [
+            health_pb2.HealthCheckResponse.SERVING
+        ] * 2
+        large = health_pb2.HealthCheckRequest(service="x" * 2 * MAX_QUESTION_BYTES)
+        for call in (health.Check(large), health.Watch(large)):
+            assert await cast(Any, call).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for each in (*halves, *watches):
+            each.cancel()
 
 
 @pytest.mark.system

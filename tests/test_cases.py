@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nearcase.exchange.rows import check_stored
 from nearcase.index.filters import matches
 from nearcase.retrieve.cases import case_id_of, other_origin, patient_key, to_case, to_payload
+from nearcase.transfers import StoredCase
 from nearcase.types import Case, CaseFacts
 
 words = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
 ages = st.none() | st.floats(0, 120)
-dates = st.sampled_from(["", "19991231", "20200229"])
+dates = st.just("") | st.dates().map(lambda day: day.isoformat().replace("-", ""))  # from the year 1 on
 facts = st.builds(
     CaseFacts,
     **dict.fromkeys(("patient_id", "patient_id_issuer", "study_uid", "modality", "body_part", "sex"), words),
@@ -38,6 +43,12 @@ cases = st.builds(
 @given(cases)
 def test_a_case_survives_its_payload(case: Case) -> None:
     assert to_case(case.case_id, to_payload(case)) == case
+
+
+@given(st.dates(max_value=datetime.date(1000, 1, 1)))
+def test_an_own_case_of_any_year_may_enter_a_library(day: datetime.date) -> None:
+    case = Case(str(uuid.UUID(int=1)), CaseFacts(study_date=day.isoformat().replace("-", "")), content_sha256="ab" * 32)
+    check_stored(StoredCase(to_case(case.case_id, to_payload(case)), np.array([0, 1], np.float32)), 2, 0.0)
 
 
 def test_the_id_is_the_images_own() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from nearcase.cli.check import check
 
@@ -24,6 +24,7 @@ from charts import (  # noqa: E402  (after the skips)
     changed,
     complaints,
     file_of,
+    laid_over,
     loaded,
     named,
     of_shape,
@@ -180,10 +181,128 @@ def test_where_a_server_may_connect_to_is_named(chart: Any) -> None:
 def test_rules_and_dashboard_are_the_files_of_the_chart(chart: Any) -> None:
     found = rendered(chart, of_shape("embedded", True))
     rules = named(found, "PrometheusRule")["spec"]
-    assert rules == next(loaded((CHART / "files" / "alerts.yaml").read_text()))
+    text = (CHART / "files" / "alerts.yaml").read_text()
+    ours = 'namespace="imaging",job="release-nearcase-headless"'
+    assert text.count('job=~".*nearcase.*"') == 1
+    assert rules == next(loaded(text.replace('job=~".*nearcase.*"', ours)))
     shown = named(found, "ConfigMap", "dashboard")["data"]["nearcase.json"]
     assert json.loads(shown) == json.loads((CHART / "files" / "dashboard.json").read_text())
     assert named(found, "ServiceMonitor")["spec"]["endpoints"][0]["port"] == "metrics"
+
+
+@pytest.mark.parametrize("name", ["nearcase", "imaging-search"])
+def test_the_alert_asks_the_job_that_is_scraped(chart: Any, name: str) -> None:
+    """The operator's job is the name of the service, which has the labels that the monitor selects."""
+    found = rendered(chart, changed(of_shape("embedded", True), ("fullnameOverride",), name))
+    wanted = named(found, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    services = [each["metadata"] for each in found if each["kind"] == "Service"]
+    (scraped,) = [each["name"] for each in services if each["labels"].items() >= wanted.items()]
+    (down,) = [each for each in named(found, "PrometheusRule")["spec"]["groups"][0]["rules"] if "up{" in each["expr"]]
+    assert f'up{{namespace="imaging",job="{scraped}"}} == 0 or ' in down["expr"]
+
+
+def test_jobs_reach_the_first_server_whatever_the_port_of_the_service(chart: Any) -> None:
+    """A headless service translates no ports, and the policies name the pod's."""
+    found = rendered(chart, changed(of_shape("embedded", True), ("service", "port"), 443), is_upgrade=True, revision=3)
+    jobs = [named(found, "CronJob"), named(found, "Job", "-before-3")]
+    told = [
+        env["value"]
+        for job in jobs
+        for pod in pods_in(job)
+        for env in pod["containers"][0]["env"]
+        if env["name"] == "SERVER"
+    ]
+    assert told == ["release-nearcase-0.release-nearcase-headless.imaging.svc:50051"] * 2
+    (server,) = named(found, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "grpc", "containerPort": 50051} in server["ports"]
+    ports = {each["metadata"]["name"]: each["spec"]["ports"][0]["port"] for each in found if each["kind"] == "Service"}
+    assert ports == {"release-nearcase": 443, "release-nearcase-headless": 50051}
+
+
+def test_a_trail_that_is_turned_off_keeps_its_volume(chart: Any, tmp_path: Path) -> None:
+    """Claims of a stateful set can not change in an upgrade."""
+    before = named(rendered(chart, values_of("embedded")), "StatefulSet")["spec"]
+    found = rendered(chart, changed(values_of("embedded"), ("settings", "audit"), "off"))
+    after = named(found, "StatefulSet")["spec"]
+    assert after["volumeClaimTemplates"] == before["volumeClaimTemplates"]
+    mounts = [each["template"]["spec"]["containers"][0]["volumeMounts"] for each in (before, after)]
+    assert mounts[0] == mounts[1]
+    told = checked(found, tmp_path)
+    assert told.exit_code == 0, told.output
+
+
+def checked(found: list[dict[str, Any]], folder: Path) -> Result:
+    """What `nearcase check --settings` says of the rendered files."""
+    for name, text in named(found, "ConfigMap", "release-nearcase")["data"].items():
+        (folder / name).write_text(text.replace("/etc/nearcase", str(folder)))
+    return CliRunner().invoke(check, ["--settings", str(folder / "nearcase.toml")])
+
+
+def certificates(**more: str) -> list[dict[str, Any]]:
+    return [{"identity": "dns:a", "roles": ["search"], **more}]
+
+
+FROM = {"secret": "s", "key": "k"}
+ANYBODY = {"callers": {"tokens": {"issuer": "", "keysUrl": ""}}}
+MUTUAL = {"tls": {"secret": "tls", "clientCa": {"secret": "ca"}}}
+LARGEST = 512 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("given", "is_sound"),
+    [
+        ({"settings": {"tenants": "metadata"}}, False),
+        ({"settings": {"tenants": "metadata", "insecure": True}, **ANYBODY}, True),
+        ({"settings": {"tenants": "caller", "insecure": True}, **ANYBODY}, False),
+        ({"settings": {"tenants": "caller"}}, True),
+        ({"callers": {**MUTUAL, "certificates": certificates(tenant="north")}}, False),
+        ({"callers": {**MUTUAL, "certificates": certificates()}}, True),
+        ({"settings": {"tenants": "caller"}, "callers": {**MUTUAL, "certificates": certificates()}}, False),
+        ({"settings": {"tenants": "caller"}, "callers": {**MUTUAL, "certificates": certificates(tenant="a")}}, True),
+        ({"callers": {**MUTUAL, "certificates": certificates() * 2}}, False),
+        ({"callers": {"bytesInFlight": 1}}, False),
+        ({"callers": {"bytesInFlight": LARGEST - 1}}, False),
+        ({"callers": {"bytesInFlight": LARGEST}}, True),
+        ({"callers": {"bytesInFlight": 2**20}, "settings": {"max_image_bytes": 2**20}}, False),
+        ({"callers": {"bytesInFlight": 2**26}, "settings": {"max_image_bytes": 2**20}}, True),
+        ({"settings": {"max_bytes_in_flight": LARGEST - 1}}, False),
+        ({"settings": {"max_bytes_in_flight": LARGEST}}, True),
+        ({"settings": {"max_image_bytes": 2**30 + 1}}, False),
+        ({"settings": {"qdrant_timeout_s": 60}}, False),
+        ({"secrets": {"qdrant_api_key": FROM}}, False),
+        ({"tier": "qdrant", "qdrantUrl": "http://q:6334", "secrets": {"qdrant_ca": FROM}}, False),
+        ({"tier": "qdrant", "qdrantUrl": "https://q:6334", "secrets": {"qdrant_ca": FROM}}, True),
+        ({"tier": "qdrant", "qdrantUrl": "https://q:6334", "settings": {"qdrant_write_consistency": 2}}, False),
+        ({"secrets": {"audit_syslog_ca": FROM}}, False),
+        ({"secrets": {"audit_syslog_ca": FROM}, "settings": {"audit_syslog": "c:6514"}}, True),
+        ({"secrets": {"audit_syslog_key": FROM}, "settings": {"audit_syslog": "c:6514"}}, False),
+        ({"settings": {"audit_syslog": "collector"}}, False),
+        ({"settings": {"audit_syslog": "collector:65536"}}, False),
+        ({"settings": {"audit_syslog": "collector:65535"}}, True),
+        ({"settings": {"audit": "off", "audit_syslog": "c:6514"}}, False),
+        ({"settings": {"audit": "off"}, "secrets": {"audit_key": FROM}}, False),
+        ({"settings": {"audit": "off"}}, True),
+        ({"settings": {"burned_in": "mask"}}, False),
+        ({"settings": {"trust_plain_images": True}}, False),
+        ({"settings": {"burned_in": "mask"}, "secrets": {"pseudonym_key": FROM}}, True),
+        ({"settings": {"otlp_endpoint": "collector:4317"}}, False),
+        ({"settings": {"otlp_endpoint": "http://collector:4317"}}, True),
+    ],
+    ids=lambda word: json.dumps(word)[:60],
+)
+def test_what_renders_is_taken_by_the_server(chart: Any, tmp_path: Path, given: dict[str, Any], is_sound: bool) -> None:
+    """Either the chart refuses it, or the check passes; nothing is rendered that the server then refuses."""
+    values = chart.merge_values({"callers": {"tls": {"secret": "tls"}, "tokens": TOKENS}})
+    try:
+        found = rendered(chart, laid_over(values, given))
+    except helm_python.HelmError:
+        assert not is_sound
+        return
+    told = checked(found, tmp_path)
+    assert (told.exit_code, is_sound) == (0, True), told.output
+
+
+TOKENS = {"issuer": "https://identity.example", "keysUrl": "https://identity.example/keys"}
 
 
 def test_the_autoscaler_reads_a_metric_that_there_is(chart: Any) -> None:

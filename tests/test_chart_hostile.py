@@ -112,9 +112,10 @@ def test_huge_and_negative_numbers_are_refused_or_stay_numbers(chart: Any) -> No
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 1000])
 def test_hostile_text_in_the_settings_file_is_a_string_or_refused(chart: Any, text: str) -> None:
-    values = changed(values_of("qdrant"), ("settings", "qdrant_collection"), text)
+    given = f"{text}:6514"
+    values = changed(values_of("qdrant"), ("settings", "audit_syslog"), given)
     try:
         found = rendered(chart, values)
     except helm_python.HelmError:
         return
-    assert tomllib.loads(file_of(found))["qdrant_collection"] == text
+    assert tomllib.loads(file_of(found))["audit_syslog"] == given

@@ -66,7 +66,13 @@ def test_the_server_reads_the_settings_of_every_shape(chart: Any, shape: str, tm
 
 
 def test_numbers_of_the_settings_file_keep_their_type(chart: Any) -> None:
-    given = {"max_message_bytes": 2**31 - 1, "retention_days": 0.25, "drain_s": 7, "qdrant_timeout_s": 1e3}
+    given = {
+        "max_message_bytes": 2**31 - 1,
+        "max_bytes_in_flight": 2**31,
+        "retention_days": 0.25,
+        "drain_s": 7,
+        "qdrant_timeout_s": 1e3,
+    }
     values = changed(values_of("qdrant"), ("settings",), given)
     read = tomllib.loads(file_of(rendered(chart, values)))
     assert {name: read[name] for name in given} == given
@@ -89,7 +95,7 @@ def test_the_callers_file_is_what_the_server_reads(chart: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("text", ['a"b', "a'b", "{{ .Release.Name }}", "\u2028\U0001f9e0", "a\nb", "a]\n[tls]"])
 def test_hostile_text_in_the_callers_file_is_a_string_or_refused(chart: Any, text: str) -> None:
-    rows = [{"identity": f"cn:{text}", "roles": ["search"]}]
+    rows = [{"identity": f"cn:{text}", "roles": ["search"], "tenant": "north"}]
     values = changed(of_shape("embedded", True), ("callers", "certificates"), rows)
     values = changed(values, ("callers", "tokens", "issuer"), text)
     try:

@@ -28,6 +28,7 @@ from charts import (  # noqa: E402  (after the skips)
     changed,
     complaints,
     file_of,
+    laid_over,
     objects_in,
     of_shape,
     rendered,
@@ -106,16 +107,6 @@ def test_every_block_of_values_in_the_docs_renders(chart: Any, shape: str, file:
         return
     found = rendered(chart, laid_over(values_of(shape), values), is_upgrade=True)
     assert not [line for each in found for line in complaints(each, VERSIONS[-1])]
-
-
-def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """As helm lays files of values over each other: maps key by key, anything else whole."""
-    both = {
-        name: laid_over(below[name], value)
-        for name, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(name), dict)
-    }
-    return below | above | both
 
 
 def test_the_docs_have_blocks_of_values() -> None:

@@ -13,9 +13,10 @@ from test_library import NOTHING, case, opened, vector
 from nearcase.errors import InvalidInput, NotFound
 from nearcase.index.filters import Equals, Filter
 from nearcase.retrieve.annotations import Annotations
-from nearcase.retrieve.cases import patient_key
+from nearcase.retrieve.cases import case_id_of, patient_key
 from nearcase.retrieve.corrections import MAX_HISTORY, MERGED, Correction, corrected
-from nearcase.retrieve.library import AddOutcome
+from nearcase.retrieve.pending import AddOutcome
+from nearcase.transfers import StoredCase
 from nearcase.types import Case, CaseFacts, LabelChange
 
 names = st.sampled_from(["mass", "side", "grade"])
@@ -53,7 +54,7 @@ async def test_a_correction_is_kept_when_the_image_is_added_again() -> None:
         await library.add(case(1), Annotations({"mass": "1"}), vector(1))
         before = await library.snapshot()
         added, _ = await library.get(case(1).case_id)
-        after = await library.update(case(1).case_id, Correction({"mass": "0"}, ("excluded",), changed_by="Who"))
+        (after,) = await library.update(case(1).case_id, Correction({"mass": "0"}, ("excluded",), changed_by="Who"))
         assert await library.snapshot() != before
         assert (after.labels, after.flags, after.added_at_s) == ({"mass": "0"}, ("excluded",), added.added_at_s)
         (change,) = after.history
@@ -71,7 +72,7 @@ async def test_what_changes_nothing_writes_nothing() -> None:
     async with opened() as (library, index):
         await library.add(case(1), Annotations({"mass": "1"}), vector(1))
         commits, name = index.commits, await library.snapshot()
-        same = await library.update(
+        (same,) = await library.update(
             Equals("instance_uid", "1.1"), Correction({"mass": "1", "none": ""}, (), ("excluded",))
         )
         assert (index.commits, await library.snapshot()) == (commits, name)
@@ -81,6 +82,63 @@ async def test_what_changes_nothing_writes_nothing() -> None:
         for wrong in (Correction(set_flags=("hidden",)), Correction({}, ("excluded",), ("excluded",))):
             with pytest.raises(InvalidInput):
                 await library.update(case(1).case_id, wrong)
+
+
+def frame(number: int) -> Case:
+    return replace(case(1), case_id=case_id_of(case(1).facts, "", number), frame_number=number, frame_count=70)
+
+
+async def test_an_instance_is_all_its_frames() -> None:
+    """More of them than one write takes; what can not be done of one is done of none."""
+    async with opened() as (library, _):
+        frames = [frame(number) for number in range(1, 71)]
+        await asyncio.gather(
+            *(library.add(each, Annotations({"mass": "1"}), vector(each.frame_number)) for each in frames)
+        )
+        await library.add(case(2), NOTHING, vector(2))
+        where, one = Equals("instance_uid", "1.1"), frames[2].case_id
+        (alone,) = await library.update(one, Correction({"mass": "0"}, changed_by="Who"))
+        assert await library.count(Equals("labels", "mass=0")) == 1
+        after = await library.update(where, Correction({"mass": "0"}, ("no-consent",), changed_by="Who"))
+        assert [each.case_id for each in after] == sorted(each.case_id for each in frames)
+        assert {(each.labels["mass"], each.flags, len(each.history)) for each in after} == {("0", ("no-consent",), 1)}
+        for each in after:
+            stored, kept = await library.get(each.case_id)
+            assert stored == each
+            assert kept.tobytes() == vector(each.frame_number).tobytes()
+        assert await library.count(Equals("flags", "no-consent")) == 70
+        long = tuple(LabelChange("mass", "1", "0", float(at)) for at in range(MAX_HISTORY))
+        await library.put([StoredCase(replace(alone, history=long), vector(3))], lambda _: False)
+        with pytest.raises(InvalidInput, match="1000"):
+            await library.update(where, Correction({"mass": "1"}))
+        assert await library.count(Equals("labels", "mass=0")) == 70
+        with pytest.raises(NotFound):
+            await library.update(Equals("instance_uid", "1.99"), Correction({"mass": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "issuer", "is_another"),
+    [("P1", "H", False), ("P1", "", False), ("", "", False), ("P2", "H", True), ("P2", "", True), ("P1", "K", True)],
+)
+async def test_another_patients_file_does_not_take_a_case(patient_id: str, issuer: str, is_another: bool) -> None:
+    async with opened() as (library, _):
+        first = replace(case(1), facts=replace(case(1).facts, patient_id_issuer="H"))
+        facts = replace(first.facts, patient_id=patient_id, patient_id_issuer=issuer)
+        second = replace(first, facts=facts, content_sha256="f" * 64)
+        await library.add(first, Annotations({"mass": "1"}), vector(1))
+        (before,) = await library.update(first.case_id, Correction(set_flags=("no-consent",)))
+        added, neighbour = await asyncio.gather(
+            library.add(second, NOTHING, vector(2)), library.add(case(3), NOTHING, vector(3)), return_exceptions=True
+        )
+        assert neighbour is AddOutcome.ADDED
+        stored, kept = await library.get(first.case_id)
+        if is_another:
+            assert isinstance(added, InvalidInput)
+            assert added.reason == "INSTANCE_OF_ANOTHER_PATIENT"
+            assert (stored, kept.tobytes()) == (before, vector(1).tobytes())
+        else:
+            assert added is AddOutcome.REPLACED
+            assert (stored.flags, stored.labels) == (("no-consent",), {"mass": "1"})
 
 
 async def test_a_long_history_ends_one_item_and_not_its_neighbours() -> None:

@@ -18,6 +18,7 @@ from nearcase.decide.familiar import Familiarity
 from nearcase.decide.findings import read_finding
 from nearcase.decide.fitted import Fitted, Library
 from nearcase.decide.groups import Group
+from nearcase.decide.point import Refusal
 from nearcase.decide.record import read_record, redacted, replay
 from nearcase.errors import InvalidInput, NotFound, Unready, Unsupported
 from nearcase.types import Call, Decision
@@ -30,6 +31,7 @@ CASES = made_cases()
 WOMAN = next(case for case, _ in CASES if case.facts.sex == "F").case_id
 ON_MR = next(case for case, _ in CASES if case.facts.modality == "MR").case_id
 MASS = finding_text("mass", POINT)
+FAR = Refusal("sensitivity-99_9999999-pac", "it needs more patients than there are", 2_995_732_357, 40)
 NUMBER = (
     'name = "bone-age"\nversion = "1"\nlabel = "bone_age"\nanswer = "number"\nunit = "months"\n'
     'fitted = "bone-age.json"\n[scorer]\nk = 25\n'
@@ -60,7 +62,7 @@ def findings(data: Path, reference: Reference, fitted: Fitted) -> Path:
     declare(folder, MASS, fitted)
     declare(folder, finding_text("probed", POINT, scorer='kind = "probe"\nk = 25'), probed(reference))
     variants: dict[str, tuple[str, dict[str, object]]] = {
-        "ct": ('[scope]\nmodality = ["CT"]\n', {}),
+        "ct": ('[scope]\nmodality = ["CT"]\n', {"refusals": (FAR,)}),
         "ct-filter": ('[scope]\nfilter = "modality = CT"\n', {}),
         "nowhere": ('[scope]\nfilter = "source = nowhere"\n', {}),
         "demanding": ("[abstain]\nminimum_evidence = 100000\n", {}),
@@ -216,6 +218,8 @@ def test_curve_points_and_names(client: Client, fitted: Fitted) -> None:
     summary = next(each for each in client.findings() if each.name == "mass")
     assert summary.operating_points == fitted.point_names
     assert summary.labelled_count == len(CASES)
+    (far,) = next(each for each in client.findings() if each.name == "ct").refused_points
+    assert (far.name, far.patients_needed, far.patients) == (FAR.name, FAR.patients_needed, FAR.patients)
 
 
 def test_points_come_in_pages(address: str, fitted: Fitted) -> None:

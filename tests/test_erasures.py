@@ -111,10 +111,35 @@ async def test_what_was_erased_is_known_again_and_what_came_later_is_not(tmp_pat
         unseen = replace(case(301), facts=replace(case(1).facts, instance_uid="1.301"), added_at_s=old.added_at_s)
         assert parts.erasures.is_erased(old)
         assert parts.erasures.is_erased(unseen)  # the patient was named, whichever cases there were
-        assert not parts.erasures.is_erased(replace(old, added_at_s=old.added_at_s + 1e6))
+        assert not parts.erasures.is_erased(replace(old, added_at_s=old.added_at_s + 3600.0))
         assert not parts.erasures.is_erased((await parts.library.get(case(2).case_id))[0])
     async with opened(tmp_path, tenant="north") as other:
         assert not other.erasures.is_erased(old)
+
+
+async def test_a_case_of_a_wrong_clock_erases_nothing_that_comes_later(tmp_path: Path) -> None:
+    """It was added in the year 5138 by its own word; the next image of its patient is a new case."""
+    async with opened(tmp_path) as parts:
+        ahead = replace(case(1), added_at_s=9.9e10)
+        await parts.library.put([StoredCase(ahead, vector(1))], lambda _: False)
+        await parts.erasures.erase(P1, "patient")
+        assert parts.erasures.is_erased(ahead)
+        await parts.library.add(case(4), NOTHING, vector(4))
+        assert not parts.erasures.is_erased((await parts.library.get(case(4).case_id))[0])
+        assert await parts.erasures.replay() == 0
+        assert await parts.library.count() == 1
+
+
+async def test_a_case_of_a_wrong_clock_is_erased_to_the_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as parts:
+        await parts.library.put([StoredCase(replace(case(1), added_at_s=9.9e10), vector(1))], lambda _: False)
+        parts.index.refuses = "erase"
+        with pytest.raises(Unready):
+            await parts.erasures.erase(P1, "patient")
+        parts.index.refuses = ""
+        await parts.library.put([StoredCase(replace(case(1), added_at_s=9.9e10), vector(1))], lambda _: False)
+        await parts.erasures.finish()
+        assert await parts.library.count() == 0
 
 
 async def test_one_case_is_not_its_patient(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -243,6 +244,7 @@ BAD_ROWS: dict[str, tuple[str, Any]] = {
     "date": ("study_date", "2015-01-01"),
     "age": ("age_years", float("nan")),
     "time": ("added_at_s", float("inf")),
+    "tomorrow": ("added_at_s", time.time() + 2 * 86400.0),
     "picture": ("thumbnail_jpeg", b"GIF89a"),
     "NaN": ("vector", [float("nan")] * DIMENSION),
     "zero": ("vector", [0.0] * DIMENSION),

@@ -43,6 +43,16 @@ def test_empty_values_are_nothing_said() -> None:
     assert facts_of(**dict.fromkeys(keywords, "")) == CaseFacts()
 
 
+@pytest.mark.parametrize("date", ["00010101", "09991231", "20040229", "99991231"])
+def test_a_date_of_any_year_is_kept(date: str) -> None:
+    assert facts_of(StudyDate=date).study_date == date
+
+
+@pytest.mark.parametrize("date", ["99999999", "00000000", "20050229", "00000101"])
+def test_a_date_that_is_none_is_nothing_said(date: str) -> None:
+    assert facts_of(StudyDate=date).study_date == ""
+
+
 @pytest.mark.parametrize(
     ("age", "years"),
     [

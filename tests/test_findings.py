@@ -67,6 +67,11 @@ groups = ["sex", "age"]
 """
 
 
+def test_the_example_of_the_guide_is_read() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "findings.md").read_text("utf-8")
+    assert read_finding(text.split("```toml\n")[1].split("```")[0], "melanoma.toml").name == "melanoma"
+
+
 def test_every_key_is_read() -> None:
     finding = read_finding(WHOLE, "melanoma.toml")
     assert finding == Finding(
@@ -203,7 +208,7 @@ def edited(data: bytes) -> bytes:
         ({"a.toml": FITTED_TEXT}, "a.toml, line 6, column 1: expected fitted to be a readable file"),
         (
             {"a.toml": FITTED_TEXT, "mass.json": edited(write_fitted(fit(MASS)))},
-            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/4 that was hashed, got an edited one",
+            "a.toml, line 6, column 1: expected the body of the nearcase-fitted/5 that was hashed, got an edited one",
         ),
         (
             {"a.toml": FITTED_TEXT.replace('name = "mass"', 'name = "node"'), "mass.json": write_fitted(fit(MASS))},

@@ -46,6 +46,20 @@ def test_calibration_prevalence_and_auroc_weigh_each_patient_once(kind: str) -> 
     assert abs((auroc(often.truth, often.score).value or 0.0) - (plain.value or 0.0)) > 0.1
 
 
+def test_no_probability_says_more_than_so_many_patients_can() -> None:
+    """Laplace's rule of succession: 20 patients, of whom the scores part every one, have several images each."""
+    truth = np.arange(20) < 8
+    score = np.where(truth, 0.9, 0.1) + np.arange(20) / 1000.0
+    often = sample_of(*(np.repeat(each, 5) for each in (truth, score, np.arange(20))))
+    found = calibrate(often, read_finding(TEXT, "x"), "isotonic")
+    chances = [found.probability(at) for at in np.linspace(0, 1, 101)]
+    assert chances[0] == pytest.approx(1 / 22)
+    assert chances[-1] == pytest.approx(21 / 22)
+    assert (min(found.probabilities), max(found.probabilities)) == (chances[0], chances[-1])
+    assert chances == sorted(chances)
+    assert found.probability(0.0, 0.9) > 0.1  # a prevalence moves it
+
+
 def test_the_auroc_is_the_chance_of_a_drawn_pair() -> None:
     """Against the sum over pairs of patients of the share of their pairs of images; some patients have both kinds."""
     rng = np.random.default_rng(6)

@@ -61,6 +61,7 @@ def test_the_whole_fit_is_read_again() -> None:
         (("floors", "agreement"), None, "floors.agreement"),
         # counts
         (("splits", 0, "patients"), -1, "patients"),
+        (("splits", 0, "images"), 2**31, "images"),
         (("splits", 0, "patients"), 1.5, "splits[0].patients"),
         (("splits", 0, "patients"), True, "splits[0].patients"),
         (("splits", 0, "patients"), 301, "patients"),
@@ -78,6 +79,8 @@ def test_the_whole_fit_is_read_again() -> None:
         (("curve", -1, "negatives_called"), 199, "curve"),
         (("curve", MIDDLE, "sensitivity", "effective_n"), 5000.0, "effective_n"),
         (("refusals", 0, "patients_needed"), -1, "patients_needed"),
+        (("refusals", 0, "patients_needed"), 2**63, "patients_needed"),
+        (("refusals", 0, "patients"), 2**63, "patients"),
         (("library", "labelled_count"), 201, "labelled_count"),
         (("library", "values"), [["0", 250], ["1", -50]], "values"),
         (("library", "values"), [["1", 80], ["0", 120]], "values"),
@@ -150,9 +153,9 @@ def test_a_fit_is_taken_as_it_was_written_alone(change: tuple[bytes, bytes]) -> 
     assert "got its JSON in other bytes" in str(refused(data.replace(*change, 1)))
 
 
-@pytest.mark.parametrize("older", ["nearcase-fitted/1", "nearcase-fitted/3"])
+@pytest.mark.parametrize("older", ["nearcase-fitted/1", "nearcase-fitted/4"])
 def test_an_older_fit_says_to_fit_again(older: str) -> None:
-    data = write_fitted(WHOLE).replace(b"nearcase-fitted/4", older.encode(), 1)
+    data = write_fitted(WHOLE).replace(b"nearcase-fitted/5", older.encode(), 1)
     assert f"{older} of an older nearcase: run nearcase-eval fit again" in str(refused(data))
 
 

@@ -17,7 +17,8 @@ from nearcase.index.exact import ExactIndex
 from nearcase.index.filters import Equals
 from nearcase.retrieve.annotations import Annotations
 from nearcase.retrieve.cases import case_id_of, patient_key
-from nearcase.retrieve.library import AddOutcome, CasePage, Library
+from nearcase.retrieve.library import CasePage, Library
+from nearcase.retrieve.pending import AddOutcome
 from nearcase.types import Case, CaseFacts
 
 

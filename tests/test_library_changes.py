@@ -13,7 +13,8 @@ from decisions import ASKED
 from made_library import CARD, POINT, add, declare, fill, finding_text, fitted_on, made_cases, opened, reference_of
 from serving import serving_here
 
-from nearcase.decide.decision import Context, decide
+from nearcase.decide.changes import Change, compare
+from nearcase.decide.decision import Context, Decided, decide
 from nearcase.decide.findings import read_finding
 from nearcase.decide.fitted import Fitted, Library
 from nearcase.decide.record import read_record, redacted, replay, write_record
@@ -23,6 +24,7 @@ from nearcase.retrieve.library import Library as StoredLibrary
 from nearcase.retrieve.search import Found, Query, Scope, search
 from nearcase.serve import deciding
 from nearcase.serve.findings import Findings, evidence_of
+from nearcase.transfers import StoredCase
 from nearcase.types import Call, Decision
 from nearcase.v1 import decision_pb2, decision_pb2_grpc
 
@@ -44,10 +46,20 @@ def fitted(tmp_path: Path) -> Fitted:
     return fitted_on(reference_of(tmp_path, text), text, familiarity=None)
 
 
+TURNED = [StoredCase(case, vector) for (case, _), (_, vector) in zip(CASES, CASES[::-1], strict=True)]
+
+
+def findings_of(library: StoredLibrary, fitted: Fitted, text: str) -> Findings:
+    return Findings({"mass": (read_finding(text, "mass.toml"), fitted)}, library)
+
+
 async def decided(library: StoredLibrary, fitted: Fitted, allowed: float) -> Decision:
+    return (await kept_of(library, findings_of(library, fitted, text_of(allowed)))).decision
+
+
+async def kept_of(library: StoredLibrary, findings: Findings) -> Decided:
     """As the server does, with a query of no patient; its record alone gives the same decision."""
-    finding = read_finding(text_of(allowed), "mass.toml")
-    findings = Findings({"mass": (finding, fitted)}, library)
+    finding, fitted = await findings.one("mass")
     case, vector = CASES[0]
     scope = Scope(k=25, where=evidence_of(finding))
     query = Query(dataclasses.replace(case, facts=dataclasses.replace(case.facts, patient_id="", modality="")), vector)
@@ -62,7 +74,7 @@ async def decided(library: StoredLibrary, fitted: Fitted, allowed: float) -> Dec
     made = decide(finding, fitted, found.hits, dataclasses.replace(ASKED, vector=vector), context)
     again = replay(read_record(write_record(made.record)))
     assert redacted(again) == redacted(made.decision)
-    return made.decision
+    return made
 
 
 async def relabel(library: StoredLibrary, value_of: dict[str, str]) -> None:
@@ -102,6 +114,55 @@ async def test_all_labels_that_change_places_are_beyond_every_allowance(tmp_path
     decision = await decided(library, fitted, 1.0)
     assert decision.abstain_reason == "LIBRARY_CHANGED"
     assert "160 are gone or changed, and 160 came or changed" in decision.explanation
+    await library.close()
+
+
+async def test_embeddings_that_change_places_are_noticed_and_told(tmp_path: Path, fitted: Fitted) -> None:
+    """Every case is there, with its label and under its id, so that the library has the same name."""
+    library = await opened(tmp_path)
+    findings = {allowed: findings_of(library, fitted, text_of(allowed)) for allowed in (0.0, 1.0)}
+    before = {allowed: await kept_of(library, asked) for allowed, asked in findings.items()}
+    name = await library.snapshot()
+    assert {outcome.replaced for outcome in await library.put(TURNED, lambda case: False)} == {1}
+    assert await library.snapshot() == name
+    for allowed, asked in findings.items():
+        after = await kept_of(library, asked)
+        assert before[allowed].decision.call is not Call.ABSTAIN
+        assert after.decision.abstain_reason == "LIBRARY_CHANGED"
+        assert "of 160 labelled cases 160 are gone or changed, and 160 came or changed" in after.decision.explanation
+        cause = Change("labelled cases not written since the fit", "0: 96, 1: 64", "0: 0, 1: 0")
+        assert compare(before[allowed].record, after.record)[0] == cause
+    await library.close()
+
+
+async def test_what_can_not_be_evidence_changes_nothing(tmp_path: Path) -> None:
+    """Outside the scope, in it without the finding's label, and flagged."""
+    await asyncio.to_thread(fill, tmp_path, CASES)
+    text = text_of(0.0) + '[scope]\nmodality = ["CT"]\n'
+    fitted = fitted_on(await asyncio.to_thread(reference_of, tmp_path, text), text, familiarity=None)
+    library = await opened(tmp_path)
+    findings = findings_of(library, fitted, text)
+    before = await kept_of(library, findings)
+    assert before.decision.call is not Call.ABSTAIN
+    (outside, vector), _, (inside, _), *_ = made_cases(seed=9)
+    assert (outside.facts.modality, inside.facts.modality) == ("MR", "CT")
+    await add(library, outside, vector)
+    await add(library, dataclasses.replace(inside, labels={"bone_age": "100"}), vector)
+    await library.update(inside.case_id, Correction(set_flags=("excluded",)))
+    await library.update(outside.case_id, Correction(labels={"mass": "0"}))
+    after = await kept_of(library, findings)
+    assert after.record.basis.library.snapshot != before.record.basis.library.snapshot
+    assert redacted(after.decision) == redacted(before.decision)
+    await add(library, *made_cases(seed=9)[4])
+    assert (await kept_of(library, findings)).decision.abstain_reason == "LIBRARY_CHANGED"
+    await library.close()
+
+
+async def test_a_fit_on_a_cohort_is_never_of_the_library(tmp_path: Path, fitted: Fitted) -> None:
+    library = await opened(tmp_path)
+    of_cohort = dataclasses.replace(fitted.library, snapshot=f"cohort:{fitted.library.snapshot}")
+    decision = await decided(library, dataclasses.replace(fitted, library=of_cohort), 1.0)
+    assert decision.abstain_reason == "LIBRARY_CHANGED"
     await library.close()
 
 
@@ -167,6 +228,8 @@ async def test_a_record_never_names_a_library_that_was_not_searched(
 ) -> None:
     """The library grows in every search, however often it is repeated."""
     declare(tmp_path / "findings", text_of(1.0), fitted)
+    strict = text_of(0.0).replace('name = "mass"', 'name = "strict"').replace("mass.json", "strict.json")
+    declare(tmp_path / "findings", strict, fitted)
     extra = iter(made_cases(seed=9))
     async with (
         serving_here(tmp_path, findings=tmp_path / "findings") as app,
@@ -180,16 +243,22 @@ async def test_a_record_never_names_a_library_that_was_not_searched(
             await add(library, *next(extra))
             return found
 
-        async def ask() -> tuple[str, str]:
-            options = decision_pb2.DecideOptions(finding="mass")
+        async def ask(finding: str = "mass") -> tuple[str, str]:
+            options = decision_pb2.DecideOptions(finding=finding)
             answer = await stub.Decide(decision_pb2.DecideRequest(case_id=POSITIVE.case_id, options=options))
             kept = await stub.GetRecord(decision_pb2.GetRecordRequest(record_id=answer.decisions[0].record_id))
             return read_record(kept.record).basis.library.snapshot, answer.decisions[0].abstain_reason
 
-        assert await ask() == (fitted.library.snapshot, "")
+        assert await ask() == await ask("strict") == (fitted.library.snapshot, "")
+        unlabelled, vector = made_cases(seed=11)[2]
+        await add(library, dataclasses.replace(unlabelled, labels={}), vector)
+        assert await ask("strict") == (await library.snapshot(), "")  # what can not be evidence changes nothing
         monkeypatch.setattr(deciding, "search", growing)
         assert await ask() == ("", "")  # three came, which is allowed; the state that was searched has no name
         monkeypatch.undo()
         assert await ask() == (await library.snapshot(), "")
         assert await library.count(Equals("labels", "mass=1")) > 64
-        assert np.isclose(await library.count(), 163)
+        assert np.isclose(await library.count(), 164)
+        assert (await ask("strict"))[1] == "LIBRARY_CHANGED"
+        await library.put(TURNED, lambda case: False)
+        assert (await ask())[1] == "LIBRARY_CHANGED"

@@ -90,7 +90,7 @@ def test_a_de_identified_library_merges_and_erases_by_real_ids(tmp_path: Path) -
         count, certificate = client.library.erase(patient_id="REAL-2")
         assert count == 2
         assert certificate is not None
-        instance = client.library.update(case_id=next(client.cases()).case_id, labels={"mass": "1"})
-        assert instance.labels == {"mass": "1"}
+        corrected, _ = client.library.update(case_id=next(client.cases()).case_id, labels={"mass": "1"})
+        assert corrected.labels == {"mass": "1"}
     held = b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
     assert b"REAL-" not in held

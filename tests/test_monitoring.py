@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import shutil
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ from serving import scan, serving_here
 import nearcase.serve.metrics as metrics_module
 from nearcase.errors import Unready
 from nearcase.serve.app import App
+from nearcase.serve.health import SERVICES
 from nearcase.serve.metrics import MetricsPort, make_metrics
 from nearcase.v1 import decision_pb2 as d
 from nearcase.v1 import decision_pb2_grpc, search_pb2_grpc
@@ -165,6 +167,9 @@ async def test_counts_are_what_was_done(library: Path) -> None:
     assert value(found, "nearcase_group_drift", finding="mass", attribute="sex") < 0.01
     assert value(found, "nearcase_in_progress") == 0
     assert value(found, "nearcase_bytes_in_flight") == 0
+    room = shutil.disk_usage(library).total
+    assert 0 < value(found, "nearcase_audit_free_bytes") <= room
+    assert {have["part"] for have, _ in found["nearcase_serving"]} == set(SERVICES)
 
 
 @pytest.mark.system

@@ -173,6 +173,10 @@ def test_a_case_keeps_its_annotations_and_its_frames_apart(channel: grpc.Channel
     assert outcomes[0].case_id == outcomes[2].case_id != outcomes[1].case_id == outcomes[3].case_id
     held = library(channel).GetCase(lib.GetCaseRequest(case_id=outcomes[0].case_id)).case
     assert (held.frame_number, dict(held.labels)) == (1, {"mass": "1"})
+    corrected = library(channel).UpdateCase(lib.UpdateCaseRequest(instance_uid="1.2.9", set_flags=["no-consent"]))
+    assert (corrected.case_count, list(corrected.case.flags)) == (2, ["no-consent"])
+    flagged = library(channel).ListCases(lib.ListCasesRequest(filter="flags = no-consent")).cases
+    assert {each.case_id for each in flagged} == {each.case_id for each in outcomes}
     assert erase(channel, patient=lib.PatientKey(patient_id="Q")) == 2
 
 

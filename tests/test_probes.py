@@ -18,7 +18,7 @@ from serving import serving_here
 
 from nearcase.errors import InvalidInput, Unready
 from nearcase.serve.health import SERVICES
-from nearcase.serve.probes import MAX_AT_ONCE, MAX_QUESTION_BYTES, ask
+from nearcase.serve.probes import MAX_AT_ONCE, MAX_QUESTION_BYTES, OpenCalls, ask
 from nearcase.settings_file import read_settings
 from nearcase.v1 import library_pb2, library_pb2_grpc
 
@@ -107,3 +107,22 @@ async def test_a_flood_of_watches_and_of_half_questions_blinds_no_probe(tmp_path
         assert {await call.code() for call in ended} == {grpc.StatusCode.DEADLINE_EXCEEDED}
         for call in halves:
             call.cancel()
+
+
+async def test_one_watch_too_many_ends_the_oldest() -> None:
+    calls, ended = OpenCalls(2), []
+
+    async def watch(number: int) -> None:
+        try:
+            async with calls.one(None):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            ended.append(number)
+
+    watches = [asyncio.create_task(watch(number)) for number in range(5)]
+    await asyncio.sleep(0.1)
+    assert ended == [0, 1, 2]
+    for each in watches:
+        each.cancel()
+    await asyncio.gather(*watches, return_exceptions=True)
+    assert not calls._open

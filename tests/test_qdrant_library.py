@@ -24,7 +24,8 @@ from nearcase.index.qdrant.identity import Identity
 from nearcase.index.qdrant.index import QdrantIndex
 from nearcase.retrieve.annotations import Annotations
 from nearcase.retrieve.cases import case_id_of
-from nearcase.retrieve.library import AddOutcome, Library
+from nearcase.retrieve.library import Library
+from nearcase.retrieve.pending import AddOutcome
 from nearcase.settings import Settings
 from nearcase.types import Case, CaseFacts
 from nearcase.v1 import library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc

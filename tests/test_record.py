@@ -253,12 +253,10 @@ def test_an_edited_record_is_told_from_an_erased_one() -> None:
     assert caught.value.reason == "RECORD_INVALID"
 
 
-def test_the_image_that_was_decided_about_can_be_erased_too() -> None:
+def test_a_record_about_an_erased_image_is_to_be_removed() -> None:
     record = usual().record
-    left = blotted(write_record(record), {ASKED.image_sha256}.__contains__)
-    assert left is not None
-    assert ASKED.image_sha256.encode() not in left
-    assert json.loads(left)["leaves"][0] is None
+    with pytest.raises(InvalidInput, match="removed whole"):
+        blotted(write_record(record), {ASKED.image_sha256}.__contains__)
     assert blotted(write_record(record), {"cd" * 32}.__contains__) is None
 
 

@@ -263,7 +263,7 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "depth": lambda data: data.replace(b'"leaves":[', b'"leaves":' + b"[" * 100_000, 1),
     "less depth": lambda data: data.replace(b'"leaves":[', b'"leaves":' + b"[" * 900 + b"]" * 900 + b",[", 1),
     "half of it": lambda data: data[: len(data) // 2],
-    "another format": lambda data: data.replace(b"nearcase-record/5", b"nearcase-record/9", 1),
+    "another format": lambda data: data.replace(b"nearcase-record/6", b"nearcase-record/9", 1),
     "17 MiB": lambda data: data + b" " * (17 * 2**20),
 }
 
@@ -276,7 +276,7 @@ def test_hostile_json_is_one_line(nearcase: Run, site: Site, tmp_path: Path, wha
     file = tmp_path / "record.json"
     file.write_bytes(edited)
     said = refused(nearcase, site, "replay", file)
-    assert "nearcase-record/5" in said
+    assert "nearcase-record/6" in said
     assert len(said) < 400
     file.write_bytes(data.replace(b"\n", b"\r\n"))  # as a mail leaves it
     assert nearcase("replay", file)[0] == 0
@@ -288,7 +288,7 @@ def test_a_file_without_an_end_is_no_record(nearcase: Run, site: Site, tmp_path:
 
 
 def test_a_record_of_an_older_form_says_so_and_an_edited_one_too(nearcase: Run, site: Site, tmp_path: Path) -> None:
-    old = kept(nearcase, site).replace(b"nearcase-record/5", b"nearcase-record/3")
+    old = kept(nearcase, site).replace(b"nearcase-record/6", b"nearcase-record/3")
     file = tmp_path / "old.json"
     file.write_bytes(old)
     code, out, err = nearcase("replay", file, "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,6 +106,19 @@ async def test_pools_are_compared_exactly(pooling: Pooling) -> None:
         )
         assert found.hits[0].matched_count == len(queries)
         assert found.hits[0].score is None
+
+
+@pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.MEDIAN])
+async def test_a_stored_series_without_a_direction_is_left_out(pooling: Pooling) -> None:
+    facts, queries = CaseFacts(series_uid="1.99", study_uid="1.98"), queries_of(0)
+    opposed = [
+        Made(Case(str(uuid.UUID(int=number)), facts), vector)
+        for number, vector in enumerate((queries[0].vector, -queries[0].vector))
+    ]
+    scope = replace(ALL, k=1000, method=SeriesMethod.POOLED, pooling=pooling)
+    found = await search(await index_of([*IMAGES, *opposed]), queries, scope)
+    alone = await search(await index_of(IMAGES), queries, scope)
+    assert [hit.case for hit in found.hits] == [hit.case for hit in alone.hits]
 
 
 @pytest.mark.parametrize("method", SeriesMethod)

@@ -83,7 +83,7 @@ def _class(about: Fitted, finding: Finding, reference: Reference, parts: Parts, 
         curve=curve_points(calibration, test, seed=plan.seed),
         auroc=_area(test),
         prevalence=prevalence_of(test),
-        groups=validated_groups(reference.asked, parts.images[TEST], finding, about, plan.by),
+        groups=validated_groups(reference.asked, parts.images[CALIBRATION], finding, about, plan.by),
     )
     return with_calls(parts.images[TEST], test, finding, fitted)
 

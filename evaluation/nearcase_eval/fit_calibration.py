@@ -18,6 +18,10 @@ CLIP = 1e-12
 def calibrate(data: Sample, finding: Finding, kind: str) -> Calibration:
     """Returns the map of this kind, isotonic or platt.
 
+    Isotonic says at least 1/(n + 2) and at most 1 - 1/(n + 2), n patients: the chance of what none of n, or all, had by
+    Laplace's rule of succession (1774, Memoire sur la probabilite des causes par les evenements). Else a step in which
+    nobody has the finding would say that nobody ever will, and no prevalence could move it.
+
     Raises:
         InvalidInput: Platt's slope would fall, or has no finite answer: the scores separate the classes.
     """
@@ -49,7 +53,8 @@ def _weights(data: Sample) -> Floats:
 def _isotonic(data: Sample, scores: Floats, weight: Floats, prevalence: float, clip: float) -> Calibration:
     from sklearn.isotonic import IsotonicRegression
 
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    least = 1.0 / (data.patients_among() + 2)
+    model = IsotonicRegression(y_min=least, y_max=1.0 - least, out_of_bounds="clip")
     model.fit(scores, data.truth.astype(np.float64), sample_weight=weight)
     x, y = (tuple(map(float, each)) for each in (model.X_thresholds_, np.maximum.accumulate(model.y_thresholds_)))
     return Calibration("isotonic", prevalence, clip, x, y)

@@ -160,7 +160,7 @@ def print_fit(out: Console, fitted: Fitted) -> None:
             out.print(f"not validated: {group.attribute} {group.name}: {group.reason}", markup=False)
             continue
         for point in fitted.points:
-            if why := group.why_not([point], fitted.gap):
+            if why := group.why_not([point], fitted.gap, fitted.curve):
                 out.print(f"not validated: {group.attribute} {group.name}: {why}", markup=False)
 
 

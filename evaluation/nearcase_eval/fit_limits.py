@@ -60,21 +60,22 @@ def _ellipsoid(others: Sequence[Asked], test: Sequence[Asked]) -> Ellipsoid:
 
 
 def validated_groups(
-    images: Sequence[Asked], test: Sequence[Asked], finding: Finding, fitted: Fitted, by: Sequence[str]
+    images: Sequence[Asked], calibration: Sequence[Asked], finding: Finding, fitted: Fitted, by: Sequence[str]
 ) -> tuple[Group, ...]:
-    """Returns each group that any image is of: validated where enough held-out patients rank nearly as well as all do.
+    """Returns each group that any image is of: validated where enough calibration patients rank nearly as all do.
 
     Enough is ten patients with the finding and ten without; nearly is an AUROC at most the fit's `gap` below that of
     all, each patient weighing once in both. Such a group has its scores too, which say at each operating point whether
-    its rates are near enough.
+    its rates are near enough. No held-out patient is asked: groups that were dropped for their held-out rates would
+    leave those whose rates are high by chance, and rates among called images would be told of these.
     """
-    overall = patient_auroc(scored(test, finding, fitted)).value
+    overall = patient_auroc(scored(calibration, finding, fitted)).value
     groups = []
     for attribute, name, least, below in _named(images, by):
-        members = [each for each in test if _is_in(each, attribute, name, least, below)]
+        members = [each for each in calibration if _is_in(each, attribute, name, least, below)]
         patients = len({each.patient for each in members})
         data = scored(members, finding, fitted) if members else None
-        reason = _why_not(data, overall, fitted.gap) if data else "no held-out patient is in it"
+        reason = _why_not(data, overall, fitted.gap) if data else "no calibration patient is in it"
         kept = (_by_patient(data, data.truth), _by_patient(data, ~data.truth)) if data and not reason else ((), ())
         groups.append(Group(attribute, name, not reason, patients, reason, least, below, *kept))
     return tuple(groups)
@@ -110,7 +111,8 @@ def _why_not(data: Sample, overall: float | None, gap: float) -> str:
     positives = data.patients_among(data.truth)
     negatives = data.patients_among(~data.truth)
     if min(positives, negatives) < FEWEST_PATIENTS:
-        return f"{positives} held-out patients with the finding and {negatives} without, {FEWEST_PATIENTS} are needed"
+        found = f"{positives} calibration patients with the finding and {negatives} without"
+        return f"{found}, {FEWEST_PATIENTS} are needed"
     area = patient_auroc(data).value
     if area is None or overall is None or area < overall - gap:
         return f"its AUROC is more than {gap:g} below that of all"

@@ -118,6 +118,6 @@ def group_rows(fitted: Fitted) -> list[tuple[str, ...]]:
             continue
         for point in points:
             rates = (percent(each.interval) for each in group.rates(point.threshold))
-            why = group.why_not([point], fitted.gap)
+            why = group.why_not([point], fitted.gap, fitted.curve)
             rows.append((name, counts, point.name, *rates, f"no: {why}" if why else "yes"))
     return rows

@@ -39,12 +39,14 @@ class LibraryClient:
         set_flags: Iterable[str] = (),
         clear_flags: Iterable[str] = (),
         changed_by: str = "",
-    ) -> Case:
-        """Corrects one case and returns it as it is then.
+    ) -> tuple[Case, int]:
+        """Corrects one case, or all cases of an instance; the same call once more changes nothing.
+
+        Returns the case as it is then, the first in the order of ids where there are several, and how many there are.
 
         Args:
             case_id: Which case, or give instance_uid.
-            instance_uid: Its SOP Instance UID.
+            instance_uid: A SOP Instance UID: all frames that the library has of it.
             labels: Labels to set; an empty value removes the label. What they were stands in the case's history.
             set_flags: "excluded" or "no-consent": kept, and never found nor evidence.
             clear_flags: Flags to take away.
@@ -58,7 +60,8 @@ class LibraryClient:
                 request.case_id = case_id
             elif instance_uid:
                 request.instance_uid = instance_uid
-            return convert.case_from_proto(self._stub.UpdateCase(request, timeout=self._timeout_s).case)
+            answer = self._stub.UpdateCase(request, timeout=self._timeout_s)
+            return convert.case_from_proto(answer.case), answer.case_count
 
     def merge(
         self,

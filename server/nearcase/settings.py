@@ -176,7 +176,8 @@ class Settings:
     """Requests in progress; more are refused with RESOURCE_EXHAUSTED before their handlers start."""
 
     max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
-    """Bytes of all requests in progress; more are refused with RESOURCE_EXHAUSTED. Adding waits, and has half of it."""
+    """Bytes of all requests in progress; more are refused with RESOURCE_EXHAUSTED. Adding waits, and has half of it.
+    As many messages as fit in may be slow to arrive, beside them."""
 
     max_adding_streams: int = 64
     """Streams that add images, which have places of their own, so that they keep no search out."""

@@ -395,6 +395,6 @@ class Erasure:
     erased_at_s: float  # seconds since 1970, UTC
     target: str  # what was named: instance, series, study, patient, retention; or replay
     case_count: int  # cases that were removed, each with its vector and thumbnail
-    record_count: int  # records of decisions in which they were blotted out
+    record_count: int  # records of decisions that were removed, or lost them as evidence
     is_rewritten: bool  # True: the files that held them were rewritten; False: a server does that later, on its own
     found_again_count: int  # cases that a search for what was erased found afterwards: 0

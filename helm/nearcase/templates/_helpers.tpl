@@ -71,9 +71,10 @@ readOnlyRootFilesystem: true
 {{- toYaml $resources -}}
 {{- end -}}
 
-{{/* Where commands of this release reach its first server, which keeps the ledger of erasures. */}}
+{{/* Where commands of this release reach its first server, which keeps the ledger of erasures: by the pod's own address,
+so by the container's port, whatever service.port is. */}}
 {{- define "nearcase.firstServer" -}}
-{{- printf "%s-0.%s-headless.%s.svc:%d" (include "nearcase.fullname" .) (include "nearcase.fullname" .) .Release.Namespace (int64 .Values.service.port) -}}
+{{- printf "%s-0.%s-headless.%s.svc:50051" (include "nearcase.fullname" .) (include "nearcase.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
 {{/* A file of a secret, as a projected volume's item. */}}

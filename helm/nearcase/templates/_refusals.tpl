@@ -21,6 +21,8 @@
 {{- if and (not $tokens.issuer) (or $tokens.keysUrl $tokens.keys.secret) -}}
 {{- fail "callers.tokens.issuer: keys are given, and no issuer" -}}
 {{- end -}}
+{{- include "nearcase.refusalsOfCallers" . -}}
+{{- include "nearcase.refusalsOfSettings" . -}}
 {{- if and .Values.backup.enabled .Values.callers.tls.secret (not .Values.client.ca.secret) -}}
 {{- fail "client.ca: the backup connects over TLS, and has to know who signed the server's certificate" -}}
 {{- end -}}
@@ -29,6 +31,11 @@
 {{- end -}}
 {{- if and $embedded .Values.autoscaling.enabled -}}
 {{- fail "autoscaling.enabled: an embedded library has one server; for several choose tier qdrant" -}}
+{{- end -}}
+{{- range $name, $value := merge (dict) .Values.secrets .Values.settings -}}
+{{- if and $embedded (hasPrefix "qdrant_" $name) -}}
+{{- fail (printf "%s: it is for tier qdrant, and tier is embedded" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $embedded (or .Values.qdrant.enabled .Values.qdrantUrl) -}}
 {{- fail "qdrant: a Qdrant server is given, and tier is embedded; choose tier qdrant" -}}
@@ -39,6 +46,12 @@
 {{- end -}}
 {{- if not (or .Values.qdrant.enabled .Values.qdrantUrl) -}}
 {{- fail "qdrantUrl: tier qdrant needs the address of a Qdrant server, or qdrant.enabled" -}}
+{{- end -}}
+{{- if and .Values.secrets.qdrant_ca (hasPrefix "http:" (include "nearcase.qdrantUrl" .)) (not .Values.secrets.qdrant_api_key) -}}
+{{- fail "secrets.qdrant_ca: it is for an https url, or qdrant.config.service.enable_tls" -}}
+{{- end -}}
+{{- if gt (int64 .Values.settings.qdrant_write_consistency) (int64 (.Values.settings.qdrant_replicas | default 1)) -}}
+{{- fail "settings.qdrant_write_consistency: expected at most qdrant_replicas" -}}
 {{- end -}}
 {{- if and .Values.secrets.qdrant_api_key (hasPrefix "http:" (include "nearcase.qdrantUrl" .)) -}}
 {{- fail "secrets.qdrant_api_key: the key would be readable on its way; give an https url, or qdrant.config.service.enable_tls" -}}

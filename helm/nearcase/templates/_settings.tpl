@@ -17,8 +17,13 @@
 {{- $_ := set $managed "pseudonym_key" "/run/nearcase/pseudonym_key" -}}
 {{- end -}}
 {{- if .Values.erasures.enabled }}{{- $_ := set $managed "erasures" "/erasures/erasures.jsonl" }}{{- end -}}
-{{- if .Values.audit.enabled }}{{- $_ := set $managed "audit_folder" "/audit/trail" }}{{- end -}}
+{{- /* Its volume stays where none is kept: claims of a stateful set never change. */ -}}
+{{- if and .Values.audit.enabled (ne (include "nearcase.audit" .) "off") }}{{- $_ := set $managed "audit_folder" "/audit/trail" }}{{- end -}}
 {{- toJson $managed -}}
+{{- end -}}
+
+{{- define "nearcase.audit" -}}
+{{- .Values.settings.audit | default "strict" -}}
 {{- end -}}
 
 {{- define "nearcase.below" -}}

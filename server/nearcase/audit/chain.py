@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nearcase.audit.event import DAMAGED, FILE, FULL, RESUMED, AuditEvent
 from nearcase.audit.files import day_of, file_of, files_in, lines_in
-from nearcase.audit.head import Head, HeadFile
+from nearcase.audit.head import Head, HeadFile, is_at
 from nearcase.audit.key import AuditKey, sync_folder
 from nearcase.audit.line import hash_of, read, written
 from nearcase.audit.recovery import recover
@@ -126,6 +126,7 @@ class AuditChain:
                 self._resume()
             if self._is_doubtful:
                 self._reopen()
+            self._check_place()
             self._write(events)
         except OSError as error:
             self._is_doubtful = True
@@ -138,6 +139,12 @@ class AuditChain:
         """Lets others open it."""
         self._close_file()
         self._head_file.close()
+
+    def _check_place(self) -> None:
+        """Raises OSError where somebody took the files away while they were open: what is written would be gone."""
+        path = file_of(self._folder, self._last_file, self._day).path
+        if not self._head_file.is_in_place or (self._descriptor is not None and not is_at(self._descriptor, path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _write(self, events: Sequence[AuditEvent]) -> None:
         now_s = self._clock.now_s()
@@ -181,6 +188,7 @@ class AuditChain:
     def _reopen(self) -> None:
         """Begins where the disk says that the trail ends."""
         self._close_file()
+        self._renew_head()
         was_begun = self._was_begun or not self._head_file.is_empty
         found = recover(self._folder, self._key, self._head_file.read(), was_begun=was_begun)
         self._head, self._last_file, self._day = found.head, found.last_file, found.day
@@ -200,6 +208,16 @@ class AuditChain:
         if told:
             self._write(told)
             self.damages += len(damages)
+
+    def _renew_head(self) -> None:
+        """Where the file was taken away while it was open, what it held is known here."""
+        if self._head_file.is_in_place:
+            return
+        self._head_file.renew()
+        self._make_reserve()
+        if self._head.seq:
+            self._head_file.write(self._head)
+        log.warning("the head of the audit trail was taken away, and is written anew")
 
     def _tell_full(self) -> None:
         self._is_full = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ MOST_OBJECTS = 60
 
 OURS = "99NEARCASE"
 """Codes that no standard has."""
+
+_UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML document may hold (XML 1.0, 2.2); a record that is forged may."""
 
 Code = tuple[str, str, str]  # code, system, meaning
 _PATIENT: Code = ("2", "RFC-3881", "Patient Number")
@@ -144,8 +148,9 @@ def _message(kept: Kept, kind: _Kind, source: str, patients: Sequence[str], case
     if kind is _QUERY:
         _query(root, event)
     _object(root, f"{kept.seq}:{kept.sha256}", "2", "13", _RECORD)
-    text: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
-    return text.replace(b"\n", b" ", 1)  # one line
+    text = _UNFIT.sub("\ufffd", tostring(root, encoding="unicode"))
+    one_line = text.replace("\r", "&#13;").replace("\n", "&#10;")
+    return f"<?xml version='1.0' encoding='utf-8'?> {one_line}".encode()
 
 
 def _identify(root: Element, event: AuditEvent, kind: _Kind) -> None:

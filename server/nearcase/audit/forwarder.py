@@ -8,24 +8,18 @@ connection breaks, what was sent in its last seconds is sent again, so a collect
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nearcase.audit.dicom_messages import messages_of
-from nearcase.audit.files import MOST_LINE, TrailFile, files_in, lines_in
-from nearcase.audit.line import Kept, read
+from nearcase.audit.line import Kept
+from nearcase.audit.place import Place, read_place, write_place
+from nearcase.audit.spool import Spool, Step
 from nearcase.audit.syslog import Collector, Connection, framed
 from nearcase.errors import InvalidInput
-
-NAME = "sent"
-AT_ONCE = 64
-"""Records that are sent before it is noted how far it came."""
 
 AGAIN_S = 30.0
 """After a connection broke, records that were sent so shortly before are sent again."""
@@ -37,29 +31,19 @@ LOOK_S = 2.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far the collector has the trail."""
-
-    seq: int = 0
-    file: int = 0
-    offset: int = 0  # where the next record begins
-
-
 class Forwarder:
-    """Sends what is new.
+    """Sends what is new; where nobody knows what was sent, all there is.
 
     Args:
         folder: Of the trail.
         collector: Where to.
         last: Tells the last record that is on the disk: what comes after it may still be taken back.
-        begin: Where it begins when nothing was ever sent.
     """
 
-    def __init__(self, folder: Path, collector: Collector, last: Callable[[], int], begin: Place) -> None:
+    def __init__(self, folder: Path, collector: Collector, last: Callable[[], int]) -> None:
         self._folder, self._collector, self._last = folder, collector, last
-        place = _read_place(folder)
-        self._place = place if place and place.seq <= last() else begin
+        self._spool, self._place = Spool(folder, last), read_place(folder, last())
+        write_place(folder, self._place)
         self._recent: deque[tuple[float, Place]] = deque()
         self._new = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -119,14 +103,16 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         while True:
             self._new.clear()
-            records, place = await asyncio.to_thread(self._following)
-            await connection.send([message for kept in records for message in self._messages(kept)])
-            if place != self._place:
+            step = await asyncio.to_thread(self._following)
+            await connection.send([message for kept in step.found for message in self._messages(kept)])
+            if step.place != self._place:
                 self._recent.append((loop.time(), self._place))
                 while self._recent[0][0] < loop.time() - AGAIN_S:
                     self._recent.popleft()
-                self._place = place
-                await asyncio.to_thread(_write_place, self._folder, place)
+                self._place = step.place
+                await asyncio.to_thread(write_place, self._folder, self._place)
+                continue
+            if step.is_cut:
                 continue
             try:
                 async with asyncio.timeout(LOOK_S):
@@ -149,73 +135,9 @@ class Forwarder:
             self._place = self._recent[0][1]
             self._recent.clear()
 
-    def _following(self) -> tuple[list[Kept], Place]:
-        """Returns the next records, and the place after them; lines that are no records are passed over.
-
-        A number that no record has yet is waited for, as what is not on the disk may still be taken back; with a true
-        record behind it, it is forged.
-        """
-        found, place, strange = self._read_on()
-        if strange:
-            log.warning("lines of the audit trail that are no records and are not sent: %d; see verify", strange)
-        return found, place
-
-    def _read_on(self) -> tuple[list[Kept], Place, int]:
-        last, place = self._last(), self._place
-        found, strange, files = list[Kept](), 0, files_in(self._folder)
-        for file in files:
-            if file.number < place.file:
-                continue
-            offset = place.offset if file.number == place.file else 0
-            for start, line, is_whole in lines_in(file.path, offset):
-                is_begun = not is_whole and file is files[-1] and len(line) < MOST_LINE  # the rest of it is to come
-                kept = _readable(line) if is_whole else None
-                if is_begun or len(found) == AT_ONCE:
-                    return found, place, strange
-                is_forged = kept is not None and kept.seq > last
-                if is_forged and not _has_behind(files, Place(0, file.number, start + len(line)), place.seq, last):
-                    return found, place, strange  # not on the disk yet, as far as can be told
-                if kept is not None and not is_forged:
-                    found.append(kept)
-                else:
-                    strange += 1
-                seq = kept.seq if kept and not is_forged else place.seq
-                place = Place(seq, file.number, start + len(line) + is_whole)
-        return found, place, strange
-
-
-def _has_behind(files: list[TrailFile], place: Place, after: int, last: int) -> bool:
-    """Returns whether a record behind a place has a number above `after`, up to `last`: they are written in order."""
-    for file in files:
-        if file.number < place.file:
-            continue
-        for _, line, is_whole in lines_in(file.path, place.offset if file.number == place.file else 0):
-            kept = _readable(line) if is_whole else None
-            if kept is not None and after < kept.seq <= last:
-                return True
-    return False
-
-
-def _readable(line: bytes) -> Kept | None:
-    try:
-        return read(line)
-    except ValueError:
-        return None
-
-
-def _read_place(folder: Path) -> Place | None:
-    try:
-        return Place(**json.loads((folder / NAME).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _write_place(folder: Path, place: Place) -> None:
-    """A file that is lost or old costs messages that are sent twice."""
-    part = folder / f"{NAME}.part"
-    try:
-        part.write_text(json.dumps(asdict(place)), encoding="utf-8")
-        part.chmod(0o600)
-        os.replace(part, folder / NAME)
-    except OSError as error:
-        log.warning("how far the audit collector came can not be noted: %s", error.strerror)
+    def _following(self) -> Step:
+        """Of a trail that was begun anew, the beginning."""
+        step = self._spool.following(self._place if self._place.seq <= self._last() else Place())
+        if step.strange:
+            log.warning("lines of the audit trail that are no records and are not sent: %d; see verify", step.strange)
+        return step

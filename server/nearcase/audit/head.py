@@ -6,6 +6,7 @@ acknowledged. It is one block of the disk, written in place.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -35,8 +36,24 @@ class HeadFile:
     """The file of the head, which also holds the lock of the folder."""
 
     def __init__(self, folder: Path, key: AuditKey) -> None:
-        self._key = key
-        self._descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file, self._key = folder / NAME, key
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what is open is what the folder has under its name."""
+        return is_at(self._descriptor, self._file)
+
+    def renew(self) -> None:
+        """Takes the file that the folder has now, or a new one; OSError where another server has its lock."""
+        self.close()
+        self._descriptor = self._open()
+        if not self.lock():
+            self.close()
+            raise OSError(errno.EBUSY, "another server writes this audit trail")
 
     def lock(self) -> bool:
         """Returns whether the folder is ours now; the kernel gives the lock back when the process ends."""
@@ -64,7 +81,9 @@ class HeadFile:
 
     def close(self) -> None:
         """Lets others in."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
 
 def read_head(folder: Path, key: AuditKey | None) -> Head | None:
@@ -78,6 +97,14 @@ def read_head(folder: Path, key: AuditKey | None) -> Head | None:
         return _opened((folder / NAME).read_bytes()[:_BLOCK], key)
     except FileNotFoundError:
         return None
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Returns whether an open file is the one of that name: it may have been taken away, and be written to unseen."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _opened(block: bytes, key: AuditKey | None) -> Head | None:

@@ -100,7 +100,9 @@ def _search_options(command: Any) -> Any:
         click.option("--code", default="", help="How it ended: OK, PERMISSION_DENIED ..."),
         click.option("--kind", default="", help="call, refused, erased, start, stop, full ..."),
         click.option("--request-id", default="", help="As the trailer nearcase-request-id of an answer has it."),
-        click.option("--case", "case_id", default="", help="A case that was shown, added, changed or erased."),
+        click.option(
+            "--case", "case_id", default="", help="A case that was shown, added, changed, or erased by its id."
+        ),
         click.option("--patient", default="", metavar="ID", help="A patient, asked with or shown."),
         click.option("--issuer", default="", help="With --patient, who gave the id."),
         click.option("--study", default="", metavar="UID", help="A study that was asked with, or erased."),

@@ -46,7 +46,8 @@ def check(encoder: Path | None, server: str | None, health: str | None, file: Pa
     what exact ones do. Exit code 1 if anything fails.
 
     --health asks a server's health_listen address, which needs no token and no certificate, and does nothing else.
-    --settings reads a settings file, and the callers file that it names, as a server of this version would.
+    --settings asks of a settings file, and of the callers file that it names, what a server of this version asks before
+    it opens anything else: keys, certificates, secrets, findings and the encoder are not read.
     """
     steps: dict[str, Callable[[], str]] = {
         "encoder": lambda: check_encoder(encoder or default_encoder_folder()),
@@ -158,19 +159,16 @@ def check_health(address: str) -> str:
 
 
 def check_settings(file: Path) -> str:
-    """Reads a settings file and the callers file that it names; the files of secrets are not opened.
+    """Asks of a settings file, and of the callers file that it names, what a server asks before it opens anything else.
 
     Raises:
         InvalidInput: A server of this version would refuse one of them.
     """
-    from nearcase.serve.access import read_access
+    from nearcase.serve.security import read_plan
 
     settings = read_settings(file)
-    if settings.callers is None:
-        return f"{file.name} can be read by nearcase {__version__}; no callers are set up"
-    largest = max(settings.max_message_bytes, settings.max_image_bytes)
-    read_access(settings.callers, with_tenants=settings.has_tenants, largest_bytes=largest)
-    return f"{file.name} and {settings.callers.name} can be read by nearcase {__version__}"
+    plan, names = read_plan(settings), [each.name for each in (file, settings.callers) if each]
+    return f"{' and '.join(names)} can be read by nearcase {__version__}; {plan.says}"
 
 
 def check_library(address: str) -> str:

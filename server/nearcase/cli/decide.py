@@ -20,7 +20,7 @@ from nearcase.decide import rate
 from nearcase.report import words
 from nearcase.report.decision_page import render_decision
 from nearcase.report.decision_view import FindingFit, among_called, figures, percent
-from nearcase.report.text import case_cells, encoder_line, plain
+from nearcase.report.text import case_cells, encoder_line, one_line, plain
 from nearcase.types import Decision, DecisionResult
 
 COLUMNS = ("#", "similarity", "weight", "value", "modality", "body part", "age", "sex", "outcome", "where from")
@@ -117,9 +117,11 @@ def decide(
 
 def write_page(report: Path, client: Client, result: DecisionResult, asked: Asked) -> None:
     """Writes the decision page; the decisions were printed, and have their records, whatever becomes of it."""
+    decided = {decision.finding for decision in result.decisions}
     fits = {
         each.name: FindingFit(client.roc(each.name) if each.operating_points else None, each.refused_points)
         for each in client.findings()
+        if each.name in decided
     }
     now = datetime.now(UTC).isoformat(timespec="seconds")
     page = render_decision(result, fits, title=f"Decision on {_given(asked)}", generated_at=now)
@@ -138,25 +140,25 @@ def print_result(out: Console, result: DecisionResult) -> None:
     if not result.decisions:
         out.print("No finding is for images of this kind, or no case of the library has its label.")
     for note in result.notes:
-        out.print(f"Note: {note}", markup=False)
+        _say(out, f"Note: {note}")
     for decision in result.decisions:
         print_decision(out, decision)
-    out.print(encoder_line(result.encoder), markup=False)
+    _say(out, encoder_line(result.encoder))
 
 
 def print_decision(out: Console, decision: Decision) -> None:
     """Prints the call, what it rests on, and the first of the evidence."""
     out.print(f"[bold]{plain(decision.finding)}[/bold]: {plain(words.call(decision))}")
-    out.print(decision.explanation, markup=False)
+    _say(out, decision.explanation)
     point = decision.operating_point
     if point is not None:
-        out.print(f"Promise of {point.name}: {point.guarantee or f'none ({point.method})'}.", markup=False)
+        _say(out, f"Promise of {point.name}: {point.guarantee or f'none ({point.method})'}.")
         found = f"sensitivity {percent(point.sensitivity)}, specificity {percent(point.specificity)}"
         out.print(f"Held-out {found}, of all images.", markup=False)
         out.print(f"Where a call is made: {among_called(point)}.", markup=False)
     for fact in figures(decision):
         if not fact.is_missing:
-            out.print(f"  {fact.name}: {fact.value}", markup=False)
+            _say(out, f"  {fact.name}: {fact.value}")
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for rank, piece in enumerate(decision.evidence[:SHOWN], 1):
         case = piece.hit.case
@@ -165,7 +167,13 @@ def print_decision(out: Console, decision: Decision) -> None:
     if decision.evidence:
         out.print(table)
     if decision.record_id:
-        out.print(f"Record {decision.record_id}\n", markup=False)
+        _say(out, f"Record {decision.record_id}")
+        out.print()
+
+
+def _say(out: Console, text: str) -> None:
+    """Prints what a server or a record says, which no one vouches for, as one line."""
+    out.print(one_line(text), markup=False)
 
 
 def to_json(result: DecisionResult) -> dict[str, Any]:

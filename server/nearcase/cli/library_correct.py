@@ -23,7 +23,8 @@ def label(case_id: str, labels: tuple[str, ...], by: str, server: str) -> None:
     if not all(separator for _, separator, _ in pairs):
         raise InvalidInput('expected labels as NAME=VALUE, or NAME= to remove one, got one without "="')
     with connected(server) as client:
-        case = client.library.update(case_id=case_id, labels={name: value for name, _, value in pairs}, changed_by=by)
+        changed = {name: value for name, _, value in pairs}
+        case, _ = client.library.update(case_id=case_id, labels=changed, changed_by=by)
     print_json(case_json(case))
 
 
@@ -35,7 +36,7 @@ def label(case_id: str, labels: tuple[str, ...], by: str, server: str) -> None:
 def flag(case_id: str, flags: tuple[str, ...], clear: bool, server: str) -> None:
     """Set flags of a case, and print it: a case with a flag is kept, and is never found nor evidence."""
     with connected(server) as client:
-        case = client.library.update(
+        case, _ = client.library.update(
             case_id=case_id, set_flags=() if clear else flags, clear_flags=flags if clear else ()
         )
     print_json(case_json(case))

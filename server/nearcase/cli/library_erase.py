@@ -45,8 +45,8 @@ def erase(
 ) -> None:
     """Erase all cases of one image, series, study or patient, and print the certificate.
 
-    The files that held them are rewritten, they are blotted out of the records of decisions, and a search for them has
-    to find nothing. Exit code 1 where one is found again.
+    The files that held them are rewritten, they are blotted out of the records of decisions, of which those about them
+    are removed, and a search for them has to find nothing. Exit code 1 where one is found again.
     """
     named = {
         "case_id": case_id,
@@ -106,7 +106,7 @@ def _print(count: int, certificate: Erasure | None) -> None:
     click.echo(f"{count} cases erased; {files}")
     click.echo(f"certificate {certificate.erasure_id}, {_when(certificate)}, {certificate.target}")
     click.echo(
-        f"{certificate.record_count} decision records blotted out; "
+        f"{certificate.record_count} decision records blotted out or removed; "
         f"{certificate.found_again_count} cases found again by id, count and search"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from nearcase.intake.presets import CT_WINDOWS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_UNPRINTED = re.compile(r"[^\n -~]")
 _KEPT = "nearcase.connection."
 SYSTEM = "system"
 
@@ -164,8 +166,9 @@ def shown(path: Path) -> str:
 
 
 def print_json(value: object) -> None:
-    """Prints one JSON document; NaN is not JSON and never printed."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """Prints one JSON document; NaN is not JSON and never printed, and what moves a terminal is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(_UNPRINTED.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text))
 
 
 def console() -> Console:

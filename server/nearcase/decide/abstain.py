@@ -81,22 +81,29 @@ def _several(basis: Basis) -> Abstention | None:
 
 
 def _library(basis: Basis) -> Abstention | None:
-    """A case that was relabelled or replaced counts twice: what the fit rested on is gone, and another came."""
-    if basis.fit is None or basis.fit.library.snapshot == basis.library.snapshot:
+    """By the labelled cases in scope alone; one that was relabelled or replaced counts twice: it is gone, another came.
+
+    Where they were not counted, as in a fit that asks what it would call of its own library, the name tells.
+    """
+    if basis.fit is None:
         return None
     then, now, allowed = basis.fit.library, basis.library, basis.finding.floors.library_change
-    told = f"from {then.labelled_count} labelled cases to {now.labelled_count}"
-    if then.labelled_count == now.labelled_count:
-        told = (
-            f"with {now.labelled_count} labelled cases then and now: some were replaced or changed, or others written"
-        )
-    if basis.kept is not None:
+    if basis.kept is None:
+        told = "" if then.snapshot == now.snapshot else _otherwise(then.labelled_count, now.labelled_count)
+    else:
         gone, came = then.changes(now, basis.kept)
-        if allowed > 0.0 and gone + came <= allowed * then.labelled_count:
-            return None
         told = f"of {then.labelled_count} labelled cases {gone} are gone or changed, and {came} came or changed"
+        told = told if gone + came > allowed * then.labelled_count else ""
+    if not told:
+        return None
     sentence = f"The library changed since the fit, {told}; the points must be fitted again."
     return Abstention(Reason.LIBRARY_CHANGED, sentence)
+
+
+def _otherwise(then: int, now: int) -> str:
+    if then == now:
+        return f"with {now} labelled cases then and now: some were replaced or changed, or others written"
+    return f"from {then} labelled cases to {now}"
 
 
 def _narrowed(basis: Basis) -> Abstention | None:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from nearcase.decide.basis import Basis
 from nearcase.decide.canonical import digest
+from nearcase.decide.fitted import Values
 from nearcase.decide.record import Record
 from nearcase.decide.verdict import verdict
 from nearcase.types import Decision
+
+_KEPT = "labelled cases not written since the fit"
+"""In scope, by value: where an embedding or a label was replaced, the name and the number of cases may be the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,10 @@ def compare(record: Record, today: Record) -> tuple[Change, ...]:
 
 
 def _causes(record: Record, today: Record) -> tuple[Change, ...]:
-    pairs = (_cause_values(record), _cause_values(today))
-    return _differences(*pairs)
+    was, now = _cause_values(record), _cause_values(today)
+    if record.basis.kept is not None and today.basis.kept is not None:
+        was[_KEPT], now[_KEPT] = _values(record.basis.kept), _values(today.basis.kept)
+    return _differences(was, now)
 
 
 def _cause_values(record: Record) -> dict[str, str]:
@@ -50,6 +56,10 @@ def _cause_values(record: Record) -> dict[str, str]:
         "groups": ", ".join(f"{group.attribute} {group.name}" for group in basis.groups),
         "program": origin.made_by,
     }
+
+
+def _values(kept: Values) -> str:
+    return ", ".join(f"{value or 'others'}: {count}" for value, count in kept)
 
 
 def _cases(was: Basis, now: Basis) -> tuple[Change, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,6 +40,18 @@ class CurvePoint:
             raise InvalidInput(message, field="positives_called")
         check_called(self.called_sensitivity, self.sensitivity)
         check_called(self.called_specificity, self.specificity)
+
+
+def chosen_rates(curve: Sequence[CurvePoint], threshold: float) -> tuple[float, float]:
+    """Returns the sensitivity and specificity of all calibration patients at any threshold, one score for each.
+
+    Args:
+        curve: Whole and not empty, so that its thresholds are all the scores there are.
+        threshold: From which on is positive.
+    """
+    place = curve[max(0, bisect_right(curve, -threshold, key=lambda each: -each.threshold) - 1)]
+    positives, negatives = curve[-1].positives_called, curve[-1].negatives_called
+    return place.positives_called / max(positives, 1), 1.0 - place.negatives_called / max(negatives, 1)
 
 
 def check_curve(curve: Sequence[CurvePoint]) -> None:

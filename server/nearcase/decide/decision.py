@@ -166,7 +166,7 @@ def _fit(finding: Finding, fitted: Fitted) -> Fit:
 
 def _groups(finding: Finding, fitted: Fitted, facts: CaseFacts, selected: Selected | None) -> tuple[QueryGroup, ...]:
     points = [each for each in (selected.point, selected.rule_out) if each is not None] if selected else []
-    return groups_of(facts, fitted.groups, finding.floors.groups, points, fitted.gap)
+    return groups_of(facts, fitted.groups, finding.floors.groups, points, fitted.gap, fitted.curve)
 
 
 def limits_of(fitted: Fitted, vector: Embedding | None) -> Limits:

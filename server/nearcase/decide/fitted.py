@@ -13,17 +13,18 @@ from nearcase.decide.curve import CurvePoint, check_curve, check_rates
 from nearcase.decide.familiar import Familiarity
 from nearcase.decide.finding import Floors, Scorer
 from nearcase.decide.groups import Group, check_groups
-from nearcase.decide.point import FittedPoint, Pair, Refusal, check_line
+from nearcase.decide.point import MOST_PATIENTS, FittedPoint, Pair, Refusal, check_count, check_line
 from nearcase.decide.probe import Probe
 from nearcase.decide.prompt import PromptHead
 from nearcase.decide.rate import Rate, check_prevalence
 from nearcase.errors import InvalidInput
 from nearcase.types import Interval
 
-FORMAT = "nearcase-fitted/4"
+FORMAT = "nearcase-fitted/5"
 
-_OLDER = ("nearcase-fitted/1", "nearcase-fitted/2", "nearcase-fitted/3")
-"""Formats that say too little of the library, of groups of people, or of what is called and what is not: fit again."""
+_OLDER = ("nearcase-fitted/1", "nearcase-fitted/2", "nearcase-fitted/3", "nearcase-fitted/4")
+"""Formats that say too little of the library, of groups of people, or of what is called and what is not, or chose
+groups on the held-out patients: fit again."""
 
 UNITS = ("image", "patient")
 
@@ -33,6 +34,10 @@ CALIBRATION, TEST = "calibration", "test"
 
 Values = tuple[tuple[str, int], ...]
 """How many cases have each value of the finding's label, in the order of the values."""
+
+
+COHORT = "cohort:"
+"""Begins the name of a cohort's images as a library, which a server's library never is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Library:
             now: The library today.
             kept: Its labelled cases that were neither added nor changed since the fit.
         """
-        then, left = dict(self.values), dict(kept)
+        then, left = dict(self.values), {} if self.snapshot.startswith(COHORT) else dict(kept)
         gone = sum(max(0, count - left.get(value, 0)) for value, count in then.items())
         foreign = sum(max(0, count - then.get(value, 0)) for value, count in left.items())
         return gone, now.labelled_count - sum(left.values()) + foreign
@@ -69,6 +74,7 @@ class Split:
 
     def __post_init__(self) -> None:
         check_line(self.name, "name")
+        check_count(self.images, MOST_PATIENTS, "images")
         if not 0 <= self.patients <= self.images:
             message = f"expected patients from 0 to {self.images} images, got {self.patients}"
             raise InvalidInput(message, field="patients")

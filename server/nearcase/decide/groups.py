@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, combinations
 
+from nearcase.decide.curve import CurvePoint, chosen_rates
 from nearcase.decide.point import FittedPoint, check_line
 from nearcase.decide.rate import Rate, percent
 from nearcase.errors import InvalidInput
@@ -15,7 +16,7 @@ from nearcase.types import CaseFacts, Interval
 ATTRIBUTES = ("sex", "age")
 
 FEWEST_PATIENTS = 10
-"""With the finding, and without, in the held-out data of a group: of fewer no rate is told (Newcombe 2006)."""
+"""With the finding, and without, in the calibration data of a group: of fewer no rate is told (Newcombe 2006)."""
 
 AIMS = ("sensitivity", "specificity")
 
@@ -47,7 +48,7 @@ class _Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group of people in the held-out data; its reason says why the finding was not validated there at all."""
+    """One group of people in the calibration data; its reason says why the finding was not validated there at all."""
 
     attribute: str  # sex or age
     name: str  # M, F, O, or "40-60"
@@ -96,8 +97,11 @@ class Group:
         called, alarmed = (side.called(threshold) for side in self._ranked)
         return Rate(called, len(self.positives)), Rate(round(1.0 - alarmed, DIGITS), len(self.negatives))
 
-    def why_not(self, points: Sequence[FittedPoint], gap: float) -> str:
+    def why_not(self, points: Sequence[FittedPoint], gap: float, curve: Sequence[CurvePoint]) -> str:
         """Returns why the finding is not validated in this group at these points; "" where it is.
+
+        Its rates in the calibration patients are held against those of all calibration patients. A comparison with the
+        held-out rates would drop a group where those are high by chance, and what is told of the others would be low.
 
         The rule is of estimates, not of proven differences: in a small group nothing is ever proven, and a call that is
         not made costs less than one that misses a group's patients (as underdiagnosis, Seyyed-Kalantari 2021).
@@ -105,12 +109,14 @@ class Group:
         if not self.is_validated:
             return self.reason
         for point in points:
-            here = self.rates(point.threshold)
-            for aim, own, all_of in zip(AIMS, here, (point.sensitivity, point.specificity), strict=True):
-                if own.value < all_of.value - gap - 1e-9:
+            if not curve:
+                return f"no fitted curve says what the rates of all are at {point.name}"
+            here, there = self.rates(point.threshold), chosen_rates(curve, point.threshold)
+            for aim, own, of_all in zip(AIMS, here, there, strict=True):
+                if own.value < of_all - gap - 1e-9:
                     return (
-                        f"its held-out {aim} at {point.name} is {_shown(own.interval)} in {own.effective_n:g} "
-                        f"patients, more than {gap:g} below the {percent(all_of.value)} of all"
+                        f"its calibration {aim} at {point.name} is {_shown(own.interval)} in {own.effective_n:g} "
+                        f"patients, more than {gap:g} below the {percent(of_all)} of all"
                     )
         return ""
 
@@ -150,6 +156,7 @@ def groups_of(
     required: Iterable[str],
     points: Sequence[FittedPoint] = (),
     gap: float = 0.0,
+    curve: Sequence[CurvePoint] = (),
 ) -> tuple[QueryGroup, ...]:
     """Returns the query's group for each attribute that was validated or must have been.
 
@@ -159,9 +166,10 @@ def groups_of(
         required: Attributes for which the query's group must have been validated.
         points: Where the calls change; the group's rates there count too.
         gap: By which they may be below those of all.
+        curve: Which says those of all.
     """
     wanted = {group.attribute for group in groups} | set(required)
-    judged = [(group, group.why_not(points, gap)) for group in groups]
+    judged = [(group, group.why_not(points, gap, curve)) for group in groups]
     return tuple(
         _group_of(attribute, facts, [each for each in judged if each[0].attribute == attribute])
         for attribute in ATTRIBUTES

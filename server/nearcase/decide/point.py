@@ -16,6 +16,12 @@ METHODS = ("empirical", "conformal", "pac", "youden", "cost", "fixed")
 HIGHEST = math.nextafter(1.0, 2.0)
 """The threshold that no score reaches."""
 
+MOST_PATIENTS = 2**31 - 1
+"""That a point's rates, and the images of a split, may count: more than any library holds, and what answers can say."""
+
+MOST_NEEDED = 2**63 - 1
+"""That a point may be said to need; the strictest target below 1 needs 3e16 (log(0.05) / log(target))."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,99}")
 
 
@@ -39,6 +45,7 @@ class FittedPoint:
         if self.method not in METHODS:
             raise InvalidInput(f"expected a method of {', '.join(METHODS)}, got another", field="method")
         check_threshold(self.threshold)
+        check_count(max(self.positive_patients, self.negative_patients), MOST_PATIENTS, "positive_patients")
         check_line(self.guarantee, "guarantee")
         counted = (_patients(self.sensitivity), _patients(self.specificity))
         if counted != (self.positive_patients, self.negative_patients):
@@ -104,9 +111,8 @@ class Refusal:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_line(self.reason, "reason")
-        if min(self.patients_needed, self.patients) < 0:
-            message = f"expected patients_needed and patients from 0, got {self.patients_needed} and {self.patients}"
-            raise InvalidInput(message, field="patients")
+        check_count(self.patients_needed, MOST_NEEDED, "patients_needed")
+        check_count(self.patients, MOST_NEEDED, "patients")
 
 
 def check_name(name: str) -> None:
@@ -117,6 +123,16 @@ def check_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise InvalidInput("expected a name of at most 100 letters, digits, dots and dashes, got another", field="name")
+
+
+def check_count(count: int, most: int, field: str) -> None:
+    """Refuses a number of patients that nobody counted, or that an answer has no room for.
+
+    Raises:
+        InvalidInput: It is not from 0 to that many.
+    """
+    if not 0 <= count <= most:
+        raise InvalidInput(f"expected {field} from 0 to {most}, got {count}", field=field)
 
 
 def check_called(called: Rate | None, of_all: Rate) -> None:

@@ -62,7 +62,7 @@ class Record:
     basis: Basis
     answer: str  # SHA-256 of what was decided, see answer_of
     inquiry: Inquiry = PLAIN  # how it was asked for
-    salts: tuple[str, ...] = ()  # one for each leaf of the file: the query's, the answer's, and each prior case's
+    salts: tuple[str, ...] = ()  # one for each leaf of the file: the query's, that of all cases, and each prior case's
 
     @property
     def record_id(self) -> str:

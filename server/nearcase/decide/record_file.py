@@ -1,12 +1,14 @@
 """The file of a record, from which a case can be erased without the rest losing its proof.
 
-    {"format": "nearcase-record/5", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
+    {"format": "nearcase-record/6", "sha256": SEAL, "body": {...}, "leaves": [LEAF, LEAF, ...]}
 
-What is of a case lies in leaves of its own, each with a random salt: first all that is known of the query, then the
-hash of the answer, which is of all of them, then each prior case. The body holds the SHA-256 of every leaf, and the
-seal is the SHA-256 of the body, which is the record's id too. Erasing puts null in the place of a leaf, and of the
-answer's: what is left still has the same seal, every other edit breaks it, and without the salts nobody can try whether
-a case that they know was there.
+What is of a case lies in leaves of its own, each with a random salt: first all that is known of the query, then what
+is of all cases at once (the hash of the answer, the names and counts of the library's states), then each prior case, in
+the order of the salts, so that no gap tells how similar a missing one was. The body holds the SHA-256 of every leaf,
+and the seal is the SHA-256 of the body, which is the record's id too. Erasing a prior case puts null in the place of
+its leaf, and of that of all cases: what is left still has the same seal, every other edit breaks it, and without the
+salts nobody can try whether a case that they know was there. Of an erased query nothing may be left: its neighbours are
+found again by whoever has the image, and their similarities, to the last bit, tell which record was of it.
 
 Only the canonical bytes are taken: a key twice, or a number written in another way, would let two programs read two
 records under one seal.
@@ -18,9 +20,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nearcase.decide.canonical import digest, dump, load
+from nearcase.decide.neighbours import Prior, in_order
 from nearcase.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,22 +32,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMAT = "nearcase-record/5"
-OLDER = ("nearcase-record/2", "nearcase-record/3", "nearcase-record/4")
+FORMAT = "nearcase-record/6"
+OLDER = ("nearcase-record/2", "nearcase-record/3", "nearcase-record/4", "nearcase-record/5")
 """Sealed in the same way. The bodies of the first two hold the hash of the answer without a salt, and facts of the
-query; none of them names each of several images that were decided about as one. What names an erased case is not
-blotted but removed whole."""
+query, and those of the first three name not each of several images that were decided about as one; all hold the name of
+the library's state, which can be tried. What names an erased case is not blotted but removed whole."""
 
 MAX_BYTES = 2**24
 """Above any record: 1000 cases and a calibration of thousands of steps are under 1 MiB."""
 
-_ANSWER = 1  # place of its leaf
+_QUERY, _SHARED = 0, 1  # places of their leaves
 
 _KEYS = {"format", "sha256", "body", "leaves"}
 _ORIGIN = ("image_sha256", "images", "vector_sha256")
-_BASIS = ("groups", "is_in_scope", "labelled_count", "measured", "image_count")
+_BASIS = ("groups", "is_in_scope", "measured", "image_count")
 _LIMITS = ("distance",)
 """What is known of the query, by the part of the record that it is in."""
+
+_OF_ALL = ("kept", "labelled_count", "library")
+"""Of the basis: less today's library, they would give back what an erased case was."""
 
 _NAMES = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}")
 
@@ -81,15 +88,16 @@ def read_sealed(kind: type[T], data: bytes) -> T:
 
 
 def blotted(data: bytes, is_erased: Callable[[str], bool]) -> bytes | None:
-    """Returns the file without the leaves that name something erased; None where it names nothing of that.
+    """Returns the file without the leaves that name an erased case; None where it names nothing that was erased.
 
     Args:
         data: The file.
         is_erased: Of a case id, or of the SHA-256 of an image.
 
     Raises:
-        InvalidInput: It names something erased, and must be removed. With reason RECORD_INVALID: it is no record or was
-            edited. With reason RECORD_OLD: it is of a form from which nothing can be erased for good.
+        InvalidInput: It names something erased, and must be removed. With reason EVIDENCE_ERASED: the query is erased.
+            With reason RECORD_INVALID: it is no record or was edited. With reason RECORD_OLD: it is of a form from
+            which nothing can be erased for good.
     """
     if not any(is_erased(name.decode()) for name in set(_NAMES.findall(data))):
         return None
@@ -97,9 +105,13 @@ def blotted(data: bytes, is_erased: Callable[[str], bool]) -> bytes | None:
     if outer["format"] != FORMAT:
         message = f"expected a record of the form {FORMAT}, got one of {outer['format']}, which is removed whole"
         raise InvalidInput(message, reason="RECORD_OLD")
+    leaves = outer["leaves"]
+    if leaves[_QUERY] is None or any(map(is_erased, _named(leaves[_QUERY]))):
+        message = "expected a record of an image that is still here, got one of an erased one, which is removed whole"
+        raise InvalidInput(message, reason="EVIDENCE_ERASED")
     kept = [
-        leaf if leaf and at != _ANSWER and not any(map(is_erased, _named(leaf))) else None
-        for at, leaf in enumerate(outer["leaves"])
+        leaf if leaf and at != _SHARED and not any(map(is_erased, _named(leaf))) else None
+        for at, leaf in enumerate(leaves)
     ]
     return dump(outer | {"leaves": kept}) + b"\n"
 
@@ -115,20 +127,36 @@ def _split(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     origin, basis = body["origin"], body["basis"]
     parts = ((origin, _ORIGIN), (basis["limits"], _LIMITS), (basis, _BASIS))
     query = {name: part.pop(name) for part, names in parts for name in names}
-    whole = [query, {"answer": body.pop("answer")}, *basis.pop("priors")]
+    shared = {"answer": body.pop("answer")} | {name: basis.pop(name) for name in _OF_ALL}
+    if basis["fit"]:
+        shared["fit_library"] = basis["fit"].pop("library")
     del body["salts"]
-    leaves = [{**leaf, "salt": salt} for leaf, salt in zip(whole, record.salts, strict=True)]
+    of_query, of_all, *of_priors = record.salts
+    ordered = sorted(zip(of_priors, basis.pop("priors"), strict=True), key=itemgetter(0))
+    pairs = [(of_query, query), (of_all, shared), *ordered]
+    leaves = [{**leaf, "salt": salt} for salt, leaf in pairs]
     return body | {"leaves": [digest(leaf) for leaf in leaves]}, leaves
 
 
 def _joined(body: dict[str, Any], leaves: list[dict[str, Any]]) -> dict[str, Any]:
-    query, answer, *priors = ({key: value for key, value in leaf.items() if key != "salt"} for leaf in leaves)
+    salts = [leaf["salt"] for leaf in leaves[2:]]
+    if salts != sorted(salts):  # else one record would have files of several seals
+        raise ValueError("expected leaves in the order of their salts")
+    nearest_first = sorted(leaves[2:], key=lambda leaf: in_order(load(Prior, _unsalted(leaf))))
+    query, shared, *priors = map(_unsalted, [*leaves[:2], *nearest_first])
     whole = {key: value for key, value in body.items() if key != "leaves"}
     basis = whole["basis"]
     limits = basis["limits"] | {name: query.pop(name) for name in _LIMITS}
     basis = basis | {"limits": limits, "priors": priors} | {name: query.pop(name) for name in _BASIS}
+    if basis["fit"]:
+        basis |= {"fit": basis["fit"] | {"library": shared.pop("fit_library")}}
+    basis |= {name: shared.pop(name) for name in _OF_ALL}
     whole |= {"origin": whole["origin"] | query, "basis": basis}
-    return whole | answer | {"salts": [leaf["salt"] for leaf in leaves]}
+    return whole | shared | {"salts": [leaf["salt"] for leaf in (*leaves[:2], *nearest_first)]}
+
+
+def _unsalted(leaf: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in leaf.items() if key != "salt"}
 
 
 def _opened(data: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nearcase.clock import SystemClock
 from nearcase.errors import InvalidInput
 from nearcase.exchange.manifest import NAME, Manifest, Part, read_manifest
 from nearcase.exchange.messages import cases_from_proto
@@ -63,6 +64,7 @@ class ExportReader:
 
     def _of_part(self, part: Part, path: Path) -> Iterator[Rows]:
         options = {"path": os.path.abspath(path), "dimension": self.manifest.dimension, "group": None}
+        options["now_s"] = SystemClock().now_s()
         described, _ = self._sandbox.run(b"", options)
         group_rows = described["group_rows"]
         if sum(group_rows) != part.row_count:

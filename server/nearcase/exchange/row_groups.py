@@ -28,7 +28,7 @@ def read_group_job(data: bytes, options: dict[str, Any]) -> tuple[dict[str, Any]
 
     Args:
         data: Nothing; the file is named, since it is larger than what is read of it at once.
-        options: "path", "dimension", and "group": a number, or None to describe.
+        options: "path", "dimension", "now_s", and "group": a number, or None to describe.
 
     Raises:
         InvalidInput: The file is no such part, or a row is not one that a library could have given out.
@@ -39,7 +39,7 @@ def read_group_job(data: bytes, options: dict[str, Any]) -> tuple[dict[str, Any]
         with pq.ParquetFile(path) as file:
             if group is None:
                 return {"group_rows": _group_rows(file, dimension)}, []
-            return {}, _messages(file, group, dimension)
+            return {}, _messages(file, group, dimension, options["now_s"])
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, pa.ArrowMemoryError):
             raise MemoryError from None
@@ -59,14 +59,14 @@ def _group_rows(file: Any, dimension: int) -> list[int]:
     return [group.num_rows for group in groups]
 
 
-def _messages(file: Any, group: int, dimension: int) -> list[bytes]:
+def _messages(file: Any, group: int, dimension: int, now_s: float) -> list[bytes]:
     messages: list[bytes] = []
     row = sum(file.metadata.row_group(number).num_rows for number in range(group))
     for step in file.iter_batches(ROWS_PER_STEP, row_groups=[group], use_threads=False):
         cases = to_cases(pa.Table.from_batches([step]), dimension)
         for number, stored in enumerate(cases, row + 1):
             try:
-                check_stored(stored, dimension)
+                check_stored(stored, dimension, now_s)
             except InvalidInput as error:
                 raise _refusal(f"row {number}: {error}") from None
         messages += [message.SerializeToString() for message in batches(cases)]

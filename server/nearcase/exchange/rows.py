@@ -37,13 +37,16 @@ _UIDS = ("study_uid", "series_uid", "instance_uid", "sop_class_uid")
 _UID = re.compile(r"[0-9.]{1,64}")
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DATE = re.compile(r"[1-9][0-9]{7}")  # kept as a number
+_DATE = re.compile(r"[0-9]{8}")  # kept as a number
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LAST_S = 1e11  # about the year 5138
 
+MOST_AHEAD_S = 86400.0
+"""A time of adding may be so far ahead of the clock that reads it: two clocks differ, and zones are mistaken."""
 
-def check_stored(stored: StoredCase, dimension: int) -> None:
-    """Refuses a case that no library could have given out.
+
+def check_stored(stored: StoredCase, dimension: int, now_s: float) -> None:
+    """Refuses a case that no library could have given out by now.
 
     Raises:
         InvalidInput: Something of it is malformed; the field is named, its value is not.
@@ -59,6 +62,8 @@ def check_stored(stored: StoredCase, dimension: int) -> None:
     _need(1 <= case.frame_number <= case.frame_count < 2**31, "frame_number", "a frame from 1 to frame_count")
     _need(case.content_sha256 == "" or bool(_SHA256.fullmatch(case.content_sha256)), "content_sha256", "64 digits")
     _check_time(case.added_at_s, "added_at_s")
+    # One such case would hold up retention, which trusts no clock that is behind what the library has seen.
+    _need(case.added_at_s <= now_s + MOST_AHEAD_S, "added_at_s", "a time at most a day ahead of the clock here")
     picture = case.thumbnail_jpeg
     _need(picture == b"" or picture.startswith(b"\xff\xd8"), "thumbnail_jpeg", "a JPEG file or nothing")
     _need(len(picture) <= MAX_THUMBNAIL_BYTES, "thumbnail_jpeg", f"at most {MAX_THUMBNAIL_BYTES} bytes")

@@ -76,17 +76,6 @@ class Not:
 Filter = Equals | In | Range | And | Or | Not
 
 
-def fields_of(where: Filter) -> frozenset[str]:
-    """Returns the fields that a filter asks about."""
-    match where:
-        case And(parts) | Or(parts):
-            return frozenset().union(*map(fields_of, parts))
-        case Not(part):
-            return fields_of(part)
-        case _:
-            return frozenset({where.field})
-
-
 def matches(where: Filter, payload: Mapping[str, object]) -> bool:
     """Returns whether a payload is what the filter asks for: the reference that engines are tested against."""
     match where:

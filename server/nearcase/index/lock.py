@@ -1,8 +1,10 @@
-"""One process per library: an exclusive lock on FOLDER/lock, held as long as the engine is open.
+"""One server per library: an exclusive lock on FOLDER/lock, held from its opening to its closing.
 
-It comes before the engine because the engine's own refusal of a second open damages the first: every flush of the
-owner fails afterwards. The kernel releases the lock with the process, so no stale lock is ever left behind. This module
-runs in the index process and therefore knows no other module of nearcase.
+The index process of a library holds one of its own, on FOLDER/lock.engine: it may outlive its server by a moment, and
+the server outlives it when it is killed and started again. The lock comes before the engine because the engine's own
+refusal of a second open damages the first: every flush of the owner fails afterwards. The kernel releases a lock with
+the process, so no stale lock is ever left behind. This module runs in the index process and therefore knows no other
+module of nearcase.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from pathlib import Path
 PATIENCE_S = 5.0
 """How long to wait for the last owner: after `kill -9` of a server its index process lives for some milliseconds."""
 
+SERVER, ENGINE = "lock", "lock.engine"
+"""The files that are locked: by who serves the folder, and by the index process of who serves it."""
+
 _PAUSE_S = 0.05
 
 
 class FolderLock:
     """The lock on one folder; the file names its owner for the people who are refused."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "lock"
+    def __init__(self, folder: Path, name: str = SERVER) -> None:
+        self._path = folder / name
         self._descriptor: int | None = None
 
     def take(self, owner_pid: int, *, patience_s: float = PATIENCE_S) -> bool:
@@ -55,6 +60,12 @@ class FolderLock:
         except (OSError, ValueError):
             return "pid unknown"  # it took the lock this moment and has not signed yet
         return f"pid {pid}" if host == socket.gethostname() else f"pid {pid} on {host}"
+
+    def refusal(self) -> str:
+        """Returns what to tell whoever is refused a library."""
+        return (
+            f"another nearcase process ({self.owner()}) has this library open; stop it or choose another --data folder"
+        )
 
     def release(self) -> None:
         """Lets others in; the file stays, because removing it would let two processes lock two files."""

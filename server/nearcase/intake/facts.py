@@ -146,4 +146,4 @@ def _date(dataset: Dataset, keyword: str) -> datetime.date | None:
 
 def _date_text(dataset: Dataset, keyword: str) -> str:
     day = _date(dataset, keyword)
-    return "" if day is None else f"{day:%Y%m%d}"
+    return "" if day is None else day.isoformat().replace("-", "")  # %Y does not pad years below 1000

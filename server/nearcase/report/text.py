@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from nearcase.report import words
@@ -45,5 +46,10 @@ def age_text(age_years: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Escapes rich's markup: the text comes from files."""
-    return text.replace("[", "\\[") if text else NOT_STATED
+    """Escapes rich's markup, and what one_line does: the text comes from files."""
+    return escape(one_line(text)) if text else NOT_STATED
+
+
+def one_line(text: str) -> str:
+    """Escapes what moves a terminal, breaks a line or reverses it: controls, formats and separators of any kind."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

@@ -75,7 +75,7 @@ def to_case(case_id: str, payload: Payload) -> Case:
     """The inverse of to_payload; a payload without its thumbnail gives a case without one."""
     stated: dict[str, Any] = {name: value for name, value in payload.items() if name in _FACTS}
     if "study_date" in stated:
-        stated["study_date"] = str(stated["study_date"])
+        stated["study_date"] = str(stated["study_date"]).zfill(8)  # kept as a number: the year 1 begins with zeros
     facts = CaseFacts(**stated)
     labels = payload.get("labels", [])
     pairs = (label.partition("=") for label in labels) if isinstance(labels, list) else ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from nearcase.errors import InvalidInput
 from nearcase.retrieve.annotations import Annotations, annotate, given_to, renew
 from nearcase.retrieve.cases import FLAGS, patient_key
-from nearcase.types import Case, LabelChange
+from nearcase.types import Case, CaseFacts, LabelChange
 
 MAX_HISTORY = 1000
 """Corrections of one case; each makes the case larger, and no person makes so many."""
@@ -64,7 +64,9 @@ def relabelled(case: Case, labels: Mapping[str, str], now_s: float, changed_by: 
 def renewed(case: Case, given: Annotations, stored: Case | None, now_s: float, changed_by: str) -> Case:
     """Returns the case that an image becomes which is added, perhaps again.
 
-    What people corrected stays: flags, history, and a patient whom the file still calls by the id that is gone.
+    What people corrected stays: flags, history, and a patient whom the file still calls by the id that is gone. Another
+    patient's file under the same id of its image is refused: it can neither have this one's labels, nor take away the
+    case with its flags.
 
     Args:
         case: As its file states it.
@@ -72,12 +74,21 @@ def renewed(case: Case, given: Annotations, stored: Case | None, now_s: float, c
         stored: What it is now; None for a new one.
         now_s: When it is added.
         changed_by: Who says so.
+
+    Raises:
+        InvalidInput: With reason INSTANCE_OF_ANOTHER_PATIENT. Or the case has too long a history.
     """
     if stored is None:
         return annotate(case, given)
     new = annotate(case, renew(given_to(stored), given))
     if is_merged_away(new, stored):
         new = with_patient_of(new, stored)
+    if new.content_sha256 != stored.content_sha256 and _are_two(new.facts, stored.facts):
+        raise InvalidInput(
+            "expected a file of the patient whose image has this SOP Instance UID here, got another patient's",
+            reason="INSTANCE_OF_ANOTHER_PATIENT",
+            field="PatientID",
+        )
     history = relabelled(stored, new.labels, now_s, changed_by).history
     return replace(new, flags=stored.flags, history=history)
 
@@ -107,6 +118,13 @@ def _with_history(case: Case, rows: tuple[LabelChange, ...]) -> Case:
     if rows and len(case.history) + len(rows) > MAX_HISTORY:
         raise InvalidInput(f"expected at most {MAX_HISTORY} corrections of one case, got more", field="labels")
     return replace(case, history=(*case.history, *rows))
+
+
+def _are_two(one: CaseFacts, other: CaseFacts) -> bool:
+    """Returns whether two patients are stated and differ; an id without its issuer may be that of any."""
+    ids = (one.patient_id, other.patient_id)
+    issuers = (one.patient_id_issuer, other.patient_id_issuer)
+    return all(ids) and (ids[0] != ids[1] or (all(issuers) and issuers[0] != issuers[1]))
 
 
 def _key(case: Case) -> str:

@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from nearcase.retrieve.library import Library
 
 Blot = Callable[[Callable[[str], bool]], int]
-"""Blots out of all records what a test says is erased (case ids, SHA-256 of images); returns how many were changed."""
+"""Blots out of all records, or removes, what a test says is erased (ids, SHA-256 of images); returns how many."""
 
 _FIELDS = {"instance": "instance_uid", "series": "series_uid", "study": "study_uid"}
+MOST_AHEAD_S = 86400.0
+"""A case that seems to have been added later than now, by less than this, moves the time of its erasure: the clock was
+set back a little since. By more it does not, or all cases of its patient until then would count as erased."""
+
 log = logging.getLogger(__name__)
 
 
@@ -103,7 +107,7 @@ class Erasures:
         if not self._known:
             return False
         keys = self._journal.ledger.keys_of(self._tenant, case)
-        return any(case.added_at_s <= self._known.get(key, -1.0) for key in keys)
+        return any(self._was_there(case, self._known[key]) for key in keys if key in self._known)
 
     @property
     def last_at_s(self) -> float:
@@ -195,13 +199,13 @@ class Erasures:
                 self._unfinished.append(intent)
 
     def _intent(self, cases: Sequence[Case], target: str) -> Intent:
-        hashed = self._journal.ledger.hashed
+        hashed, now_s = self._journal.ledger.hashed, self._clock.now_s()
         named = sorted({_named(case, target) for case in cases} - {""})
         return Intent(
             erasure_id=str(uuid.uuid4()),
             tenant=self._tenant,
             target=target,
-            at_s=max(self._clock.now_s(), *(case.added_at_s for case in cases)),
+            at_s=max([now_s, *(case.added_at_s for case in cases if case.added_at_s <= now_s + MOST_AHEAD_S)]),
             keys=tuple(hashed(self._tenant, target, value) for value in named),
             cases=tuple(hashed(self._tenant, "case", case.case_id) for case in cases),
             images=tuple(sorted({hashed(self._tenant, "image", case.content_sha256) for case in cases})),
@@ -209,7 +213,11 @@ class Erasures:
 
     def _is_meant(self, intent: Intent) -> Callable[[Case], bool]:
         hashes, keys_of = frozenset((*intent.keys, *intent.cases)), self._journal.ledger.keys_of
-        return lambda case: case.added_at_s <= intent.at_s and not hashes.isdisjoint(keys_of(self._tenant, case))
+        return lambda case: self._was_there(case, intent.at_s) and not hashes.isdisjoint(keys_of(self._tenant, case))
+
+    def _was_there(self, case: Case, erased_at_s: float) -> bool:
+        """A time of adding far ahead of the clock is a wrong clock's: it does not say that the case came later."""
+        return case.added_at_s <= erased_at_s or case.added_at_s > self._clock.now_s() + MOST_AHEAD_S
 
     def _is_named(self, intent: Intent) -> Callable[[str], bool]:
         hashes, hashed = frozenset((*intent.cases, *intent.images)), self._journal.ledger.hashed

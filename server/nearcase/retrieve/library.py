@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from nearcase.errors import InvalidInput, NearcaseError, NotFound, Unready
@@ -18,6 +17,7 @@ from nearcase.retrieve.cases import THUMBNAIL, patient_key, stamped, to_case, to
 from nearcase.retrieve.corrections import Correction, corrected, moved, renewed
 from nearcase.retrieve.counting import Statistics, statistics, values_of
 from nearcase.retrieve.exactness import Exactness
+from nearcase.retrieve.pending import AddOutcome, Pending, fail, outcome_of
 from nearcase.retrieve.proof import found_again, probes
 from nearcase.retrieve.snapshot import Snapshot
 from nearcase.retrieve.unbroken import Unbroken
@@ -32,13 +32,7 @@ if TYPE_CHECKING:
 MAX_COMMIT = 64
 """Cases in one durable write; one flush serves them all."""
 
-
-class AddOutcome(Enum):
-    """What became of an added image."""
-
-    ADDED = "added"
-    UNCHANGED = "unchanged"
-    REPLACED = "replaced"
+PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +53,6 @@ class Removal:
     found_again_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    case: Case  # as its file states it
-    given: Annotations
-    vector: Embedding
-    changed_by: str
-    done: asyncio.Future[AddOutcome]
-
-
 class Library:
     """Adds, reads and erases cases; one writer, so that the outcome of each add is true.
 
@@ -76,12 +61,13 @@ class Library:
 
     def __init__(self, index: Index, clock: Clock) -> None:
         self._index, self._clock = index, clock
-        self._pending: asyncio.Queue[_Pending] = asyncio.Queue(maxsize=4 * MAX_COMMIT)
+        self._pending: asyncio.Queue[Pending] = asyncio.Queue(maxsize=4 * MAX_COMMIT)
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
         self._unbroken = Unbroken()
         self.exactness = Exactness(index)
         self._snapshot: Snapshot | None = None  # None until it is asked for, and after a write whose end is not known
+        self._writes = 0
 
     def start(self) -> None:
         """Starts the writer in the running event loop."""
@@ -106,7 +92,7 @@ class Library:
             changed_by: Who says so; kept in the history where this changes a label.
         """
         done: asyncio.Future[AddOutcome] = asyncio.get_running_loop().create_future()
-        await self._pending.put(_Pending(case, given, vector, changed_by, done))
+        await self._pending.put(Pending(case, given, vector, changed_by, done))
         return await done
 
     async def known(self, content_sha256: str) -> Sequence[Case]:
@@ -133,22 +119,32 @@ class Library:
         cases = tuple(to_case(record.point_id, record.payload) for record in page.records)
         return CasePage(cases, page.next_cursor, await self._index.count(where))
 
-    async def update(self, where: str | Filter, correction: Correction) -> Case:
-        """Returns the case as it is after the correction; one that changes nothing writes nothing.
+    async def update(self, where: str | Filter, correction: Correction) -> list[Case]:
+        """Returns the cases as they are after the correction, in the order of their ids; equal ones are not written.
+
+        A crash leaves some of many as they were; the same call then corrects the rest.
+
+        Args:
+            where: The id of one case, or which cases: an image of several frames may be several.
+            correction: What to change of each.
 
         Raises:
             NotFound: There is no such case.
-            InvalidInput: The correction can not be made, see `corrected`.
+            InvalidInput: The correction can not be made of one of them, see `corrected`; then none is changed.
         """
         return await self._unbroken.run(self._update(where, correction))
 
-    async def _update(self, where: str | Filter, correction: Correction) -> Case:
+    async def _update(self, where: str | Filter, correction: Correction) -> list[Case]:
         async with self._writing:
-            case, vector = await self.get(where)
-            after = corrected(case, correction, self._clock.now_s())
-            if after != case:
-                await self._replace([(case, after, vector)])
-            return after
+            found = [await self.get(where)] if isinstance(where, str) else await self._some(where, sys.maxsize)
+            if not found:
+                raise NotFound("no such case in this library", reason="CASE_NOT_FOUND")
+            now_s = self._clock.now_s()
+            every = [(case, corrected(case, correction, now_s), vector) for case, vector in found]
+            changes = [change for change in every if change[0] != change[1]]
+            for start in range(0, len(changes), MAX_COMMIT):
+                await self._replace(changes[start : start + MAX_COMMIT])
+            return [after for _, after, _ in every]
 
     async def merge(self, gone: Filter, stays: Filter, changed_by: str = "") -> int:
         """Gives the cases of one patient to another and returns how many that were; their embeddings stay.
@@ -202,7 +198,7 @@ class Library:
             names = [case.case_id for case in cases]
             vectors = await probes(self._index, names)
             await intend(cases)
-            known, self._snapshot = self._snapshot, None
+            known = self._unnamed()
             deleted = await self._index.delete(In("case_id", tuple(names)))
             if known is not None and deleted == len(cases):
                 for case in cases:
@@ -227,7 +223,7 @@ class Library:
         async with self._writing:
             found = await change(self._index, cases, is_erased)
             if found.written:
-                known, self._snapshot = self._snapshot, None
+                known = self._unnamed()
                 await self._index.upsert(found.points(self._clock.now_s()))
                 self._snapshot = _moved(known, found.before, [new.case for new in found.written])
             return found.outcomes
@@ -248,6 +244,14 @@ class Library:
                     found.add(case)
                 self._snapshot = found
             return self._snapshot.name
+
+    async def state(self) -> tuple[str, int]:
+        """Returns the name of the library's state, and how often this server began to write since it started.
+
+        Equal pairs mean equal embeddings too, and equal times of the last write, of which the name alone says nothing.
+        """
+        name = await self.snapshot()
+        return name, self._writes
 
     @property
     def known_snapshot(self) -> str:
@@ -275,17 +279,17 @@ class Library:
     ) -> list[str]:
         """Returns the ids of the cases that a filter keeps and a test chooses, at most as many as the limit says."""
         found: list[str] = []
-        async for case in self._cases(where):
+        async for case in self._cases(where, min(limit, PAGE)):
             if len(found) == limit:
                 break
             if is_meant(case):
                 found.append(case.case_id)
         return found
 
-    async def _cases(self, where: Filter | None) -> AsyncIterator[Case]:
+    async def _cases(self, where: Filter | None, page_size: int = PAGE) -> AsyncIterator[Case]:
         cursor = None
         while True:
-            page = await self._index.scroll(limit=1000, cursor=cursor, where=where, without=(THUMBNAIL,))
+            page = await self._index.scroll(limit=page_size, cursor=cursor, where=where, without=(THUMBNAIL,))
             for record in page.records:
                 yield to_case(record.point_id, record.payload)
             cursor = page.next_cursor
@@ -298,19 +302,29 @@ class Library:
 
     async def _some(self, where: Filter, limit: int) -> list[tuple[Case, Embedding]]:
         """The first cases that a filter finds, whole."""
-        page = await self._index.scroll(limit=limit, where=where, without=(THUMBNAIL,))
-        records = await self._index.get([record.point_id for record in page.records], with_vectors=True)
-        return [(to_case(each.point_id, each.payload), each.vector) for each in records if each.vector is not None]
+        names = await self.matching(where, lambda _: True, limit)
+        found: list[tuple[Case, Embedding]] = []
+        for start in range(0, len(names), MAX_COMMIT):
+            records = await self._index.get(names[start : start + MAX_COMMIT], with_vectors=True)
+            found += [
+                (to_case(each.point_id, each.payload), each.vector) for each in records if each.vector is not None
+            ]
+        return found
 
     async def _replace(self, changes: Sequence[tuple[Case, Case, Embedding]]) -> None:
         """Stores cases in the place of what they were; the caller is the one writer."""
-        known, self._snapshot = self._snapshot, None
+        known = self._unnamed()
         now_s = self._clock.now_s()
         await self._index.upsert(
             [Point(after.case_id, vector, stamped(to_payload(after), now_s)) for _, after, vector in changes]
         )
         before = {case.case_id: case for case, _, _ in changes}
         self._snapshot = _moved(known, before, [after for _, after, _ in changes])
+
+    def _unnamed(self) -> Snapshot | None:
+        """Takes the name away while the one writer changes what it names."""
+        known, self._snapshot, self._writes = self._snapshot, None, self._writes + 1
+        return known
 
     async def _write(self) -> None:
         while True:
@@ -321,14 +335,14 @@ class Library:
                 async with self._writing:
                     await self._commit_all(batch)
             except NearcaseError as error:
-                _fail(batch, error)
+                fail(batch, error)
             except Exception:
-                _fail(batch, Unready("the index failed to store the case", reason="INDEX_FAILED"))
+                fail(batch, Unready("the index failed to store the case", reason="INDEX_FAILED"))
             finally:
                 for _ in batch:
                     self._pending.task_done()
 
-    async def _commit_all(self, batch: Sequence[_Pending]) -> None:
+    async def _commit_all(self, batch: Sequence[Pending]) -> None:
         """Together; where the index refuses one of them, each alone, so that it fails alone."""
         try:
             await self._commit(batch)
@@ -339,9 +353,9 @@ class Library:
                 try:
                     await self._commit([pending])
                 except InvalidInput as error:
-                    _fail([pending], error)
+                    fail([pending], error)
 
-    async def _commit(self, batch: Sequence[_Pending]) -> None:
+    async def _commit(self, batch: Sequence[Pending]) -> None:
         records = await self._index.get(list({pending.case.case_id for pending in batch}))
         cases = {record.point_id: to_case(record.point_id, record.payload) for record in records}
         before = dict(cases)
@@ -351,13 +365,13 @@ class Library:
         for pending in batch:  # in the order of coming, so that two of one image add up
             stored = cases.get(pending.case.case_id)
             case = renewed(pending.case, pending.given, stored, now_s, pending.changed_by)
-            outcomes.append(_outcome(case, stored))
+            outcomes.append(outcome_of(case, stored))
             if outcomes[-1] is not AddOutcome.UNCHANGED:
                 cases[case.case_id] = replace(case, added_at_s=now_s)
                 payload = stamped(to_payload(cases[case.case_id]), now_s)
                 changed[case.case_id] = Point(case.case_id, pending.vector, payload)
         if changed:
-            known, self._snapshot = self._snapshot, None
+            known = self._unnamed()
             await self._index.upsert(list(changed.values()))
             self._snapshot = _moved(known, before, [cases[case_id] for case_id in changed])
         for pending, outcome in zip(batch, outcomes, strict=True):
@@ -375,13 +389,6 @@ def _patient(case: Case) -> str:
     return patient_key(case.facts.patient_id, case.facts.patient_id_issuer)
 
 
-def _outcome(case: Case, stored: Case | None) -> AddOutcome:
-    if stored is None:
-        return AddOutcome.ADDED
-    same = replace(stored, added_at_s=case.added_at_s, thumbnail_jpeg=case.thumbnail_jpeg) == case
-    return AddOutcome.UNCHANGED if same else AddOutcome.REPLACED
-
-
 def _moved(known: Snapshot | None, before: Mapping[str, Case], written: Sequence[Case]) -> Snapshot | None:
     if known is not None:
         for case in written:
@@ -389,9 +396,3 @@ def _moved(known: Snapshot | None, before: Mapping[str, Case], written: Sequence
                 known.remove(before[case.case_id])
             known.add(case)
     return known
-
-
-def _fail(batch: Sequence[_Pending], error: NearcaseError) -> None:
-    for pending in batch:
-        if not pending.done.done():
-            pending.done.set_exception(error)

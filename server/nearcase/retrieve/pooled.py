@@ -38,11 +38,10 @@ def pool(vectors: Sequence[Embedding | NDArray[np.float64]], pooling: Pooling) -
     Raises:
         InvalidInput: They cancel each other out.
     """
-    pooled = _POOLS[pooling](np.stack(vectors).astype(np.float64))
-    length = float(np.linalg.norm(pooled))
-    if not np.isfinite(length) or length < SHORTEST_LENGTH:
+    pooled = _direction(vectors, pooling)
+    if pooled is None:
         raise InvalidInput("the examples cancel each other out; change their weights", field="examples")
-    return (pooled / length).astype(np.float32)
+    return pooled
 
 
 def join(queries: Sequence[Query]) -> Embedding:
@@ -68,6 +67,8 @@ async def ranked_by_pool(
 ) -> list[Ranked]:
     """Returns the groups by the cosine of their pooled embedding with a query's, equal ones by the id of their image.
 
+    A group whose embeddings cancel each other out is like nothing, and left out.
+
     Args:
         index: Where to look.
         vector: The query's pooled embedding.
@@ -83,9 +84,10 @@ async def ranked_by_pool(
         return [Ranked(each, each.similarity, images) for each in candidates]
     members = await _members(index, candidates, where, grouping)
     ranked = [
-        Ranked(each, _cosine(vector, members[group], pooling), images)
+        Ranked(each, _cosine(vector, pooled), images)
         for each in candidates
-        if (group := group_of(each.point_id, each.payload, grouping)) in members
+        if (rows := members.get(group_of(each.point_id, each.payload, grouping)))
+        and (pooled := _direction(rows, pooling)) is not None
     ]
     return sorted(ranked, key=lambda each: (-each.similarity, each.best.point_id))[:count]
 
@@ -112,6 +114,14 @@ async def _members(
     return members
 
 
-def _cosine(query: Embedding, vectors: Sequence[Embedding], pooling: Pooling) -> float:
-    pooled = pool(vectors, pooling).astype(np.float64)
-    return float(np.clip(pooled @ query.astype(np.float64), -1.0, 1.0))
+def _direction(vectors: Sequence[Embedding | NDArray[np.float64]], pooling: Pooling) -> Embedding | None:
+    """The unit vector (D,) of several (D,); None where they cancel each other out."""
+    pooled = _POOLS[pooling](np.stack(vectors).astype(np.float64))
+    length = float(np.linalg.norm(pooled))
+    if not np.isfinite(length) or length < SHORTEST_LENGTH:
+        return None
+    return (pooled / length).astype(np.float32)
+
+
+def _cosine(query: Embedding, pooled: Embedding) -> float:
+    return float(np.clip(pooled.astype(np.float64) @ query.astype(np.float64), -1.0, 1.0))

@@ -2,7 +2,9 @@
 
 Each case is hashed, and the hashes are added modulo 2**256: adding or removing a case changes the sum by its hash
 alone, so that the name follows every change without the others being read again. Thumbnails, the time of adding and the
-history of labels are left out: no decision rests on them.
+history of labels are left out: no decision rests on them. Embeddings are left out too, so that the same cases have one
+name in every library and under every encoder: whether a case was replaced is told by the time of its last write, see
+`cases.stamped`, and by `Library.state`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.intake.frames import middle_frame
 from nearcase.retrieve.annotations import Annotations, annotate, as_stated, given_to, renew
-from nearcase.retrieve.library import AddOutcome
+from nearcase.retrieve.pending import AddOutcome
 from nearcase.serve.annotations import read_annotations
 from nearcase.serve.caller import current
 from nearcase.serve.chunks import check_size, next_of

@@ -20,6 +20,7 @@ MAX_LABELS = 64
 MAX_TEXT = 256
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _UID = re.compile(r"[0-9.]{1,64}")
+_DATE = re.compile(r"[0-9]{8}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -107,6 +108,8 @@ def _check_facts(facts: CaseFacts) -> None:
 
 def _check_date(text: str) -> None:
     try:
+        if not _DATE.fullmatch(text):  # strptime takes fewer digits, and those of any script
+            raise ValueError
         datetime.strptime(text, "%Y%m%d")
     except ValueError:
         raise InvalidInput("expected the study date as YYYYMMDD", field="study_date") from None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from nearcase.audit.trail import AuditTrail, open_trail
@@ -41,7 +40,7 @@ from nearcase.serve.line import Line
 from nearcase.serve.metrics import MetricsPort
 from nearcase.serve.observer import Observer
 from nearcase.serve.privacy import Privacy, open_privacy
-from nearcase.serve.probes import ProbePort
+from nearcase.serve.probes import MAX_WATCHES, OPEN_AT_ONCE, OpenCalls, ProbePort, health_calls
 from nearcase.serve.recall import RecallWatch
 from nearcase.serve.reload import Declarations, Reload
 from nearcase.serve.search_service import SearchService
@@ -236,14 +235,16 @@ async def _listen(engine: Engine, security: Security, reload: Reload) -> App:
     decision_pb2_grpc.add_DecisionServiceServicer_to_server(DecisionService(engine), server)
     library_pb2_grpc.add_LibraryServiceServicer_to_server(LibraryService(engine, uploads), server)
     encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(engine), server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    server.add_generic_rpc_handlers((health_calls(health.servicer, OpenCalls(OPEN_AT_ONCE), OpenCalls(MAX_WATCHES)),))
     if settings.reflection:
         reflection.enable_server_reflection((*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
     address = _open_port(server, settings.listen, security)
     probes = ProbePort()
     await probes.start(settings.health_listen, health.servicer)
     metrics = MetricsPort()
-    engine.metrics.registry.register(server_gauges(engine, health, interceptor, reload, auditor))
+    engine.metrics.registry.register(
+        server_gauges(engine, health, interceptor, security.gate.receiving, reload, auditor)
+    )
     try:
         await asyncio.to_thread(metrics.start, settings.metrics_listen, engine.metrics.registry)
     except Unready:

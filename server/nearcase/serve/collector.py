@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearcase.audit.forwarder import Forwarder, Place
+from nearcase.audit.forwarder import Forwarder
 from nearcase.audit.syslog import Collector
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def forwarder_of(settings: Settings, trail: AuditTrail) -> Forwarder | None:
     """Returns what sends a trail; None where there is no collector.
 
-    Where nothing was ever sent it begins with what comes now: what was before has its own export.
+    Where it is not known that anything was sent it begins with the oldest record.
 
     Raises:
         InvalidInput: A certificate can not be used.
@@ -27,5 +27,4 @@ def forwarder_of(settings: Settings, trail: AuditTrail) -> Forwarder | None:
     collector = Collector(host.strip("[]"), int(port), *files)
     collector.context()
     chain = trail.chain
-    begin = Place(chain.head.seq, chain.head.file, chain.head.end)
-    return Forwarder(chain.folder, collector, lambda: chain.head.seq, begin)
+    return Forwarder(chain.folder, collector, lambda: chain.head.seq)

@@ -153,12 +153,13 @@ async def _find(
     )
     start_s = engine.clock.monotonic_s()
     for _ in range(ATTEMPTS):
-        snapshot = await engine.library.snapshot()
+        state = await engine.library.state()
         where = all_of(await engine.findings.evidence(finding), question.where)
         found = await search(engine.index, subject.queries, replace(scope, where=where))
         labelled_count = await engine.findings.labelled_count(finding)
         kept = await engine.findings.kept(finding, fitted)
-        if await engine.library.snapshot() == snapshot:
+        if await engine.library.state() == state:
+            snapshot = state[0]
             break
     else:
         snapshot = ""

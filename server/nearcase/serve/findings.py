@@ -29,7 +29,7 @@ class Findings:
 
     def __init__(self, declared: Declared, library: Library) -> None:
         self._declared, self._library = declared, library
-        self._snapshot = ""
+        self._state = ("", 0)
         self._counts: dict[Filter, int] = {}  # by what is counted: a finding may be declared anew
         self._kept: dict[tuple[str, Filter, FittedLibrary], Values] = {}
         self._telling: dict[Filter, Filter] = {}  # of numbers, by evidence_of: what of it is a number
@@ -63,9 +63,9 @@ class Findings:
         await self._renew()
         where = evidence_of(finding)
         if where not in self._counts:
-            snapshot = self._snapshot
+            state = self._state
             count = await self._library.count(where)
-            if snapshot != self._snapshot:
+            if state != self._state:
                 return count
             self._counts[where] = count
         return self._counts[where]
@@ -77,23 +77,23 @@ class Findings:
         await self._renew()
         where = evidence_of(finding)
         if where not in self._telling:
-            snapshot = self._snapshot
+            state = self._state
             telling = numbers_of(finding, await self._library.values(finding.label, where))
-            if snapshot != self._snapshot:
+            if state != self._state:
                 return telling
             self._telling[where] = telling
         return self._telling[where]
 
     async def kept(self, finding: Finding, fitted: Fitted | None) -> Values | None:
-        """Returns how many labelled cases are as they were at the fit, by value; None where none may have changed."""
-        if fitted is None or finding.floors.library_change == 0.0:
+        """Returns how many labelled cases in scope are as they were at the fit, by value; None without a fit."""
+        if fitted is None:
             return None
         await self._renew()
         key = finding.label, evidence_of(finding), fitted.library
         if key not in self._kept:
-            snapshot = self._snapshot
+            state = self._state
             kept = await self._counted(finding, fitted.library)
-            if snapshot != self._snapshot:
+            if state != self._state:
                 return kept
             self._kept[key] = kept
         return self._kept[key]
@@ -107,15 +107,15 @@ class Findings:
         return (*kept.items(), *([(OTHER, others)] if others else []))
 
     async def _renew(self) -> None:
-        snapshot = await self._library.snapshot()
-        if snapshot != self._snapshot:
-            self._snapshot, self._counts, self._kept, self._telling, self._labels = snapshot, {}, {}, {}, None
+        state = await self._library.state()
+        if state != self._state:
+            self._state, self._counts, self._kept, self._telling, self._labels = state, {}, {}, {}, None
 
     async def _label_names(self) -> tuple[str, ...]:
         await self._renew()
         if self._labels is None:
-            snapshot, labels = self._snapshot, tuple(await self._library.labels())
-            if snapshot != self._snapshot:
+            state, labels = self._state, tuple(await self._library.labels())
+            if state != self._state:
                 return labels
             self._labels = labels
         return self._labels

@@ -23,6 +23,7 @@ from nearcase.serve.roles import NEEDED, OPEN, may
 if TYPE_CHECKING:
     from nearcase.clock import Clock
     from nearcase.serve.limits import Limits
+    from nearcase.serve.receiving import Receiving
 
 log = logging.getLogger(__name__)
 _OURS = "/nearcase."
@@ -48,15 +49,24 @@ class Gate(grpc.aio.ServerInterceptor):
     Args:
         knows: Who is who.
         is_open: Nobody needs a role, as nobody is asked who they are.
-        idle_s: Time for the message of a call of one.
+        idle_s: Time for the whole message of a call of one.
+        receiving: Bounds the messages that are slow to arrive.
         limits: What each may ask; None on an open server, where callers can not be told apart.
         clock: Spaces the lines in the log.
     """
 
     def __init__(
-        self, knows: Knows, clock: Clock, *, is_open: bool, idle_s: float, limits: Limits | None = None
+        self,
+        knows: Knows,
+        clock: Clock,
+        *,
+        is_open: bool,
+        idle_s: float,
+        receiving: Receiving,
+        limits: Limits | None = None,
     ) -> None:
         self._knows, self._is_open, self._limits, self._idle_s = knows, is_open, limits, idle_s
+        self.receiving = receiving
         self._refusals = _Refusals(clock)
         self.on_refused: Callable[[str, NearcaseError, Context], None] | None = None
         """Told of each call that ends here, with its method."""
@@ -66,7 +76,8 @@ class Gate(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wraps every handler but those of health; a stranger does not even learn which calls exist."""
+        """Wraps every handler but those of health, which guard themselves; a stranger does not even learn which calls
+        exist."""
         handler, method = await continuation(handler_call_details), handler_call_details.method
         if method in OPEN or (self._is_open and not (handler and method.startswith(_OURS))):
             return handler
@@ -113,7 +124,7 @@ class Gate(grpc.aio.ServerInterceptor):
     async def _admitted(self, method: str, metadata: Metadata, context: Context) -> AsyncIterator[_Held]:
         try:
             caller = await self._known(method, metadata, context)
-            with _holding(self._limits, caller) as held:
+            with _holding(self._limits, self.receiving, caller) as held:
                 yield held
         except NearcaseError as error:  # ours: what the handler raised has become a status behind us
             if self.on_refused:
@@ -161,26 +172,30 @@ def sized(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Sized]:
 
 
 async def _only(taken: AsyncIterator[Any], idle_s: float) -> Any:
-    """A client may open a call and send nothing; keepalive finds nothing wrong with it."""
+    """A client may open a call and send nothing; keepalive finds nothing wrong with it.
+
+    Nor can a message be seen to grow, so that one that grows steadily has no longer than one of which nothing comes.
+    """
     try:
         async with asyncio.timeout(idle_s):
             async for message in taken:
                 return message
     except TimeoutError:
-        raise Overloaded(f"nothing came for {idle_s:g} s, so the call was ended", reason="IDLE_STREAM") from None
+        message = f"the message was not whole after {idle_s:g} s, so the call was ended"
+        raise Overloaded(message, reason="IDLE_STREAM") from None
     raise InvalidInput("expected a message, got none", reason="MALFORMED_MESSAGE")
 
 
 class _Held:
     """The bytes of one call's messages, counted while the server has them."""
 
-    def __init__(self, limits: Limits | None, caller: Caller) -> None:
-        self._limits, self._caller = limits, caller
+    def __init__(self, limits: Limits | None, receiving: Receiving, caller: Caller) -> None:
+        self._limits, self._receiving, self._caller = limits, receiving, caller
         self._size = 0
 
     async def all_of(self, requests: AsyncIterator[Sized]) -> AsyncIterator[Any]:
         """Each message, counted until the call ends: the answer is made of all of them."""
-        async for message, size in requests:
+        async for message, size in self._receiving.each(requests, self._caller):
             self.take(size)
             yield message
 
@@ -205,8 +220,8 @@ class _Held:
 
 
 @contextmanager
-def _holding(limits: Limits | None, caller: Caller) -> Iterator[_Held]:
-    held = _Held(limits, caller)
+def _holding(limits: Limits | None, receiving: Receiving, caller: Caller) -> Iterator[_Held]:
+    held = _Held(limits, receiving, caller)
     try:
         yield held
     finally:

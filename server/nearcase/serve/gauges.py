@@ -1,7 +1,11 @@
-"""Numbers that the parts of the server keep, read when a monitoring system asks; none of it waits for a part."""
+"""Numbers that the parts of the server keep, read when a monitoring system asks; none of it waits for a part.
+
+The room of the audit folder's disk alone is asked of the system, in the thread of who asks for metrics.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,13 +19,19 @@ if TYPE_CHECKING:
     from nearcase.serve.engine import Engine
     from nearcase.serve.health import Health
     from nearcase.serve.interceptor import ErrorInterceptor
+    from nearcase.serve.receiving import Receiving
     from nearcase.serve.reload import Reload
 
 Values = dict[tuple[str, ...], float]
 
 
 def server_gauges(
-    engine: Engine, health: Health, interceptor: ErrorInterceptor, reload: Reload, auditor: Auditor | None
+    engine: Engine,
+    health: Health,
+    interceptor: ErrorInterceptor,
+    receiving: Receiving,
+    reload: Reload,
+    auditor: Auditor | None,
 ) -> Gauges:
     """Returns what can be read of a running server."""
     parts = (
@@ -29,7 +39,7 @@ def server_gauges(
         _of_health(health),
         _of_index(health),
         _of_recall(engine),
-        _of_load(engine, interceptor),
+        _of_load(engine, interceptor, receiving),
     )
     gauges = [
         gauge
@@ -158,12 +168,14 @@ def _of_children(engine: Engine) -> list[Gauge]:
     ]
 
 
-def _of_load(engine: Engine, interceptor: ErrorInterceptor) -> list[Gauge]:
+def _of_load(engine: Engine, interceptor: ErrorInterceptor, receiving: Receiving) -> list[Gauge]:
+    kinds = {"requests": interceptor.requests, "streams": interceptor.streams, "slow_uploads": receiving.places}
+
     def taken() -> Values:
-        return {("requests",): float(interceptor.requests.taken), ("streams",): float(interceptor.streams.taken)}
+        return {(kind,): float(places.taken) for kind, places in kinds.items()}
 
     return [
-        Gauge("in_progress", "Requests and adding streams in progress.", taken, ("kind",)),
+        Gauge("in_progress", "Requests, adding streams, and messages that are slow to arrive.", taken, ("kind",)),
         Gauge("bytes_in_flight", "Bytes of requests in progress.", lambda: _one(engine.flight.held_bytes)),
     ]
 
@@ -172,6 +184,14 @@ def _of_audit(engine: Engine, auditor: Auditor | None) -> list[Gauge]:
     audit = engine.audit
     if audit is None or auditor is None:
         return []
+    folder = engine.settings.audit_trail_folder
+
+    def free() -> Values:
+        try:
+            return _one(shutil.disk_usage(folder).free)
+        except OSError:  # a disk that refuses is told by audit_writable
+            return {}
+
     return [
         Gauge("audit_records", "Records of the audit trail.", lambda: _one(audit.chain.records), is_counter=True),
         Gauge("audit_failures", "Events that could not be recorded.", lambda: _one(audit.failures), is_counter=True),
@@ -180,6 +200,7 @@ def _of_audit(engine: Engine, auditor: Auditor | None) -> list[Gauge]:
         ),
         Gauge("audit_unsent", "Records that the collector does not have yet.", lambda: _one(auditor.unsent)),
         Gauge("audit_writable", "0 while no record can be kept.", lambda: _one(not audit.problem)),
+        Gauge("audit_free_bytes", "Room on the disk of the audit folder.", free),
     ]
 
 

@@ -24,7 +24,7 @@ from nearcase.serve.life import (
     erasure_to_proto,
     merge_patients,
     page_of_erasures,
-    update_case,
+    update_cases,
 )
 from nearcase.serve.notes import notes
 from nearcase.serve.recall import state_to_proto, to_sample
@@ -88,10 +88,11 @@ class LibraryService(library_pb2_grpc.LibraryServiceServicer):
     async def UpdateCase(
         self, request: library_pb2.UpdateCaseRequest, context: Context
     ) -> library_pb2.UpdateCaseResponse:
-        """Corrects the labels and flags of a case."""
-        case = await update_case(self._engine, request)
-        notes().shown([case])
-        return library_pb2.UpdateCaseResponse(case=case_to_proto(case, check_case_mask(FieldMask())))
+        """Corrects the labels and flags of a case, or of all cases of an instance."""
+        cases = await update_cases(self._engine, request)
+        notes().shown(cases)
+        first = case_to_proto(cases[0], check_case_mask(FieldMask()))
+        return library_pb2.UpdateCaseResponse(case=first, case_count=len(cases))
 
     async def MergePatients(
         self, request: library_pb2.MergePatientsRequest, context: Context

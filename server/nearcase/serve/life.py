@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nearcase.errors import InvalidInput
-from nearcase.index.filters import Equals, Filter
+from nearcase.index.filters import Equals, Filter, In
 from nearcase.index.points import check_ids
-from nearcase.retrieve.cases import patient_key
 from nearcase.serve.annotations import check_text, read_correction
 from nearcase.serve.caller import current
 from nearcase.serve.housekeeping import erase_older
@@ -39,8 +38,8 @@ def case_key(engine: Engine, request: library_pb2.GetCaseRequest | library_pb2.U
     return engine.privacy.where(Equals("instance_uid", request.instance_uid))
 
 
-async def update_case(engine: Engine, request: library_pb2.UpdateCaseRequest) -> Case:
-    """Returns the case as it is after the correction that a request asks for."""
+async def update_cases(engine: Engine, request: library_pb2.UpdateCaseRequest) -> list[Case]:
+    """Returns the cases that a request names as they are after its correction: all frames of an instance."""
     correction = read_correction(request, current().name)
     return await engine.library.update(case_key(engine, request), correction)
 
@@ -54,7 +53,7 @@ async def merge_patients(engine: Engine, request: library_pb2.MergePatientsReque
     if gone == stays:
         raise InvalidInput("expected two patients to merge, got one", field="into")
     for key in (gone, stays):
-        notes().asked("patient", patient_key(key.patient_id, key.patient_id_issuer))
+        _asked_patient(engine, key)
     changed_by = current().name or request.changed_by
     check_text(changed_by, "changed_by")
     patient = engine.privacy.patient
@@ -82,7 +81,7 @@ async def _erase(engine: Engine, request: library_pb2.EraseCasesRequest) -> list
         notes().target = "retention"
         return await erase_older(engine.tenants.here(), engine.clock, request.older_than_days)
     if kind == "patient" and request.patient.patient_id:
-        notes().asked("patient", patient_key(request.patient.patient_id, request.patient.patient_id_issuer))
+        _asked_patient(engine, request.patient)
         notes().target = kind
         where = engine.privacy.patient(request.patient.patient_id, request.patient.patient_id_issuer)
         done = await engine.erasures.erase(where, "patient")
@@ -92,10 +91,18 @@ async def _erase(engine: Engine, request: library_pb2.EraseCasesRequest) -> list
         raise InvalidInput(message, field="target")
     if kind == "case_id":
         check_ids([request.case_id])
-    notes().asked(_TARGETS[kind], getattr(request, kind))
+    where = engine.privacy.where(Equals(kind, getattr(request, kind)))
+    for value in where.values if isinstance(where, In) else [getattr(request, kind)]:
+        notes().asked(_TARGETS[kind], str(value))
     notes().target = _TARGETS[kind]
-    done = await engine.erasures.erase(engine.privacy.where(Equals(kind, getattr(request, kind))), _TARGETS[kind])
+    done = await engine.erasures.erase(where, _TARGETS[kind])
     return [done] if done else []
+
+
+def _asked_patient(engine: Engine, key: library_pb2.PatientKey) -> None:
+    """Notes the id as it was given and as the library has it: which of the two was given is not known."""
+    for name in engine.privacy.patient_keys(key.patient_id, key.patient_id_issuer):
+        notes().asked("patient", name)
 
 
 def page_of_erasures(every: Sequence[Erasure], page_size: int, page_token: str) -> tuple[Sequence[Erasure], str]:

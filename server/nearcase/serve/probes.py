@@ -1,13 +1,15 @@
-"""A port for probes: health alone, without encryption and without callers, since a kubelet has no certificate.
+"""What strangers may ask, which is health; and a port for probes, which serves that alone.
 
-It answers Check of grpc.health.v1 with the same states as the server's own port, and nothing else: whoever reaches it
-learns whether the server is ready. It does not serve Watch, whose streams would have no end.
+The port has neither encryption nor callers, since a kubelet has no certificate. It answers Check of grpc.health.v1 with
+the same states as the server's own port, and nothing else: whoever reaches it learns whether the server is ready. It
+does not serve Watch, whose streams would have no end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -25,6 +27,10 @@ MAX_QUESTION_BYTES = 4096
 """The name of a service is shorter; the port takes nothing larger from strangers."""
 MAX_AT_ONCE = 64
 """Questions at once; a probe asks one."""
+OPEN_AT_ONCE = 8
+"""The same on the server's own port, where grpc takes in `max_message_bytes` of each before it is whole."""
+MAX_WATCHES = 1000
+"""Streams of Watch there; clients that balance by themselves have one each, and ask again when it ends."""
 QUESTION_S = 5.0
 """For a whole question; a probe sends it in one breath."""
 
@@ -50,7 +56,7 @@ class ProbePort:
             ("grpc.so_reuseport", 0),
         ]
         server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((_checks(servicer),))
+        server.add_generic_rpc_handlers((health_calls(servicer, OpenCalls(MAX_AT_ONCE)),))
         try:
             port = server.add_insecure_port(address)
         except RuntimeError:
@@ -66,43 +72,73 @@ class ProbePort:
             self._server = None
 
 
-class _Questions:
-    """Those that are being asked; one too many ends the oldest, so that half a question keeps no probe out."""
+class OpenCalls:
+    """Calls that strangers have open; one too many ends the oldest, so that half a question keeps no probe out.
 
-    def __init__(self) -> None:
-        self._asked: dict[asyncio.Timeout, None] = {}
+    Args:
+        most: At once.
+    """
 
-    async def whole(self, requests: AsyncIterator[Any], context: Context) -> Any:
-        """Returns the question, or ends the call where it does not come."""
-        try:
-            async with asyncio.timeout(QUESTION_S) as limit:
-                self._asked[limit] = None
-                if len(self._asked) > MAX_AT_ONCE:
-                    oldest = next(iter(self._asked))
-                    del self._asked[oldest]
-                    if not oldest.expired():
-                        oldest.reschedule(0.0)
-                try:
-                    async for request in requests:
-                        return request
-                finally:
-                    self._asked.pop(limit, None)
-        except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the question did not come in time")
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a question, got none")
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[asyncio.Timeout, None] = {}
+
+    @asynccontextmanager
+    async def one(self, time_s: float | None) -> AsyncIterator[None]:
+        """Holds one; raises TimeoutError when its time is over, or it is the oldest of too many."""
+        async with asyncio.timeout(time_s) as limit:
+            self._open[limit] = None
+            if len(self._open) > self._most:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                if not oldest.expired():
+                    oldest.reschedule(0.0)
+            try:
+                yield
+            finally:
+                self._open.pop(limit, None)
 
 
-def _checks(servicer: health_aio.HealthServicer) -> grpc.GenericRpcHandler:
-    """Check alone, as a stream of one: its message is then taken in here, where the time for it is limited."""
-    questions = _Questions()
+def health_calls(
+    servicer: health_aio.HealthServicer, questions: OpenCalls, watches: OpenCalls | None = None
+) -> grpc.GenericRpcHandler:
+    """Returns Check, and Watch where it is served.
+
+    Each is a stream of one: its message is then taken in here, where time and number of such calls are limited. How
+    large it is can be seen only once it is whole.
+    """
 
     async def check(requests: AsyncIterator[Any], context: Context) -> Any:
-        return await servicer.Check(await questions.whole(requests, context), cast(Any, context))
+        return await servicer.Check(await _whole(questions, requests, context), cast(Any, context))
 
-    handler = grpc.stream_unary_rpc_method_handler(
-        cast(Any, check), health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
-    )
-    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})
+    async def watch(requests: AsyncIterator[Any], context: Context) -> None:
+        question = await _whole(questions, requests, context)
+        try:
+            async with cast(OpenCalls, watches).one(None):
+                await servicer.Watch(question, cast(Any, context))
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many others watch; try again later")
+
+    read, write = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
+    handlers = {"Check": grpc.stream_unary_rpc_method_handler(cast(Any, check), read, write)}
+    if watches:
+        handlers["Watch"] = grpc.stream_stream_rpc_method_handler(cast(Any, watch), read, write)
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers)
+
+
+async def _whole(questions: OpenCalls, requests: AsyncIterator[Any], context: Context) -> Any:
+    """Returns the question, or ends the call where it does not come."""
+    try:
+        async with questions.one(QUESTION_S):
+            question = await anext(aiter(requests), None)
+    except TimeoutError:
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the question did not come in time")
+    if question is None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a question, got none")
+    if question.ByteSize() > MAX_QUESTION_BYTES:
+        message = f"expected a question of at most {MAX_QUESTION_BYTES} bytes"
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+    return question
 
 
 def ask(address: str, *, timeout_s: float) -> dict[str, bool]:

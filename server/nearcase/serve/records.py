@@ -69,7 +69,7 @@ class Records:
             raise Unready(f"the record can not be read: {error.strerror}", reason="DISK") from error
 
     def blot(self, is_erased: Callable[[str], bool]) -> int:
-        """Blots what was erased out of all records and returns how many were changed.
+        """Blots erased cases out of all records, removes those of erased images, and returns how many of both.
 
         All files are read: there is no list of which record names which case, since it would name them too.
 
@@ -91,7 +91,7 @@ class Records:
             left = blotted(file.read_bytes(), is_erased)
         except FileNotFoundError:
             return False
-        except InvalidInput:  # it was edited, or is of an older form, which can not lose a part
+        except InvalidInput:  # about what was erased, edited, or of an older form, which can not lose a part
             file.unlink(missing_ok=True)
             return True
         if left is not None:

@@ -14,9 +14,11 @@ from nearcase.serve.caller import Caller, Metadata, anyone, values
 from nearcase.serve.certificates import Certificates
 from nearcase.serve.credentials import Credentials
 from nearcase.serve.gate import Gate
-from nearcase.serve.key_url import KeyUrl
+from nearcase.serve.key_url import KeyUrl, check_url
 from nearcase.serve.keys import KeyFile, Keys
 from nearcase.serve.limits import Limits
+from nearcase.serve.places import Places
+from nearcase.serve.receiving import Receiving
 from nearcase.serve.tokens import Tokens
 from nearcase.settings import LOOPBACK
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AUTHORIZATION = "authorization"
+INSECURE = "INSECURE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +48,60 @@ class Security:
             await self.keys.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the settings and the callers file alone decide."""
+
+    access: Access | None
+    """Who may call; None asks nobody."""
+    says: str
+    """One sentence for whoever starts the server."""
+
+
+def read_plan(settings: Settings) -> Plan:
+    """Returns who may call; opens the callers file, and none that it names. `nearcase check --settings` asks it too.
+
+    Raises:
+        InvalidInput: The callers file is wrong, or does not go with the settings; or strangers could reach the server,
+            or read what callers send, and `insecure` is not set.
+    """
+    if settings.callers is None:
+        if settings.tenants == "caller":
+            raise InvalidInput('setting tenants is "caller", expected callers with it', field="tenants")
+        return Plan(None, _check_reach(settings, "no callers are set up, so nobody is asked who they are"))
+    if settings.tenants == "metadata":
+        message = 'setting tenants is "metadata", and callers are set up: expected "caller" or "none"'
+        raise InvalidInput(message, field="tenants")
+    largest = max(settings.max_message_bytes, settings.max_image_bytes)
+    access = read_access(settings.callers, with_tenants=settings.has_tenants, largest_bytes=largest)
+    if access.tokens and isinstance(access.tokens.keys, str):
+        check_url(access.tokens.keys)
+    if access.tls is None:
+        return Plan(access, _check_reach(settings, "callers are asked who they are, but nothing is encrypted"))
+    return Plan(access, "callers are asked who they are, and connections are encrypted")
+
+
 async def open_security(settings: Settings, clock: Clock) -> Security:
     """Returns the gate and the credentials.
 
     Raises:
-        InvalidInput: The callers file or one that it names is wrong, or strangers could reach the server, or read what
-            callers send, and `insecure` is not set.
+        InvalidInput: As read_plan does; or a file that the callers file names is wrong.
         Unready: The token provider does not give its keys.
     """
-    largest = max(settings.max_message_bytes, settings.max_image_bytes)
-    if settings.callers is None:
-        if settings.tenants == "caller":
-            raise InvalidInput('setting tenants is "caller", expected callers with it', field="tenants")
-        says = _check_reach(settings, "no callers are set up, so nobody is asked who they are")
-        return Security(
-            Gate(_Anyone(settings.has_tenants), clock, is_open=True, idle_s=settings.stream_idle_s), None, says
-        )
-    if settings.tenants == "metadata":
-        message = 'setting tenants is "metadata", and callers are set up: expected "caller" or "none"'
-        raise InvalidInput(message, field="tenants")
-    access = await asyncio.to_thread(
-        read_access, settings.callers, with_tenants=settings.has_tenants, largest_bytes=largest
-    )
-    says = "callers are asked who they are, and connections are encrypted"
-    if access.tls is None:
-        says = _check_reach(settings, "callers are asked who they are, but nothing is encrypted")
+    plan = await asyncio.to_thread(read_plan, settings)
+    access, idle_s, receiving = plan.access, settings.stream_idle_s, _receiving(settings, clock)
+    if plan.says.startswith(INSECURE):
+        log.warning("%s", plan.says)
+    if access is None:
+        anybody = _Anyone(settings.has_tenants)
+        gate = Gate(anybody, clock, is_open=True, idle_s=idle_s, receiving=receiving)
+        return Security(gate, None, plan.says)
     credentials = await asyncio.to_thread(Credentials, access.tls) if access.tls else None
     keys = await _keys(access.tokens, clock) if access.tokens else None
     knows = _known(access, keys, clock, with_tenants=settings.has_tenants)
     limits = Limits(clock, access.requests_per_s, access.bytes_in_flight)
-    return Security(
-        Gate(knows, clock, is_open=False, idle_s=settings.stream_idle_s, limits=limits), credentials, says, keys
-    )
+    gate = Gate(knows, clock, is_open=False, idle_s=idle_s, receiving=receiving, limits=limits)
+    return Security(gate, credentials, plan.says, keys)
 
 
 def is_loopback(listen: str) -> bool:
@@ -96,9 +121,13 @@ def _check_reach(settings: Settings, state: str) -> str:
     if not settings.insecure:
         message = f"setting listen is {settings.listen!r}, which others can reach, and {state}; expected callers with"
         raise InvalidInput(f"{message} [tls], or insecure = true (docs/security.md)", field="listen")
-    says = f"INSECURE: {state}, and others can reach {settings.listen}"
-    log.warning("%s", says)
-    return says
+    return f"{INSECURE}: {state}, and others can reach {settings.listen}"
+
+
+def _receiving(settings: Settings, clock: Clock) -> Receiving:
+    """As many as hold the bytes that may be in progress, if each is as large as it may be."""
+    most = max(2, settings.max_bytes_in_flight // settings.max_message_bytes)
+    return Receiving(Places(most, "slow uploads", clock, is_shared=settings.callers is not None))
 
 
 async def _keys(tokens: TokenAccess, clock: Clock) -> Keys:

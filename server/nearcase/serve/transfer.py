@@ -105,7 +105,8 @@ async def _read(
         while (request := await _next(engine, requests)) is not None:
             if request.WhichOneof("part") != "cases":
                 raise InvalidInput("expected cases after the identity", field="cases")
-            await waiting.put(await asyncio.to_thread(_checked, request.cases, engine.card.dimension))
+            now_s = engine.clock.now_s()
+            await waiting.put(await asyncio.to_thread(_checked, request.cases, engine.card.dimension, now_s))
         await waiting.put(None)
     except NearcaseError as error:
         await waiting.put(error)
@@ -160,14 +161,14 @@ def _privacy_in_words(check_value: str) -> str:
     return "of a de-identified library" if check_value else "of a library that keeps facts as stated"
 
 
-def _checked(message: ExportedCases, dimension: int) -> tuple[StoredCase, ...]:
+def _checked(message: ExportedCases, dimension: int, now_s: float) -> tuple[StoredCase, ...]:
     if len(message.cases) > MAX_BATCH_CASES or message.ByteSize() > 2 * MAX_BATCH_BYTES:
         limits = f"{MAX_BATCH_CASES} cases and {MAX_BATCH_BYTES} bytes"
         raise InvalidInput(f"expected batches of at most {limits}, got a larger one", field="cases")
     cases = cases_from_proto(message)
     for number, stored in enumerate(cases, 1):
         try:
-            check_stored(stored, dimension)
+            check_stored(stored, dimension, now_s)
         except InvalidInput as error:
             raise InvalidInput(f"case {number} of this batch: {error}", field=error.field) from None
     return cases

@@ -695,9 +695,9 @@ class UpdateCaseRequest(_message.Message):
     CLEAR_FLAGS_FIELD_NUMBER: _builtins.int
     CHANGED_BY_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
-    """Its case id."""
+    """One case, by its id."""
     instance_uid: _builtins.str
-    """Its SOP Instance UID."""
+    """All cases of a SOP Instance UID: each frame that was added is one."""
     changed_by: _builtins.str
     """Who says so; kept in the history."""
     @_builtins.property
@@ -739,18 +739,22 @@ class UpdateCaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CASE_FIELD_NUMBER: _builtins.int
+    CASE_COUNT_FIELD_NUMBER: _builtins.int
+    case_count: _builtins.int
+    """Cases that the key names: the correction holds for each of them now."""
     @_builtins.property
     def case(self) -> _types_pb2.Case:
-        """The case."""
+        """The case; the first in the order of ids where the key names several."""
 
     def __init__(
         self,
         *,
         case: _types_pb2.Case | None = ...,
+        case_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "case_count", b"case_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

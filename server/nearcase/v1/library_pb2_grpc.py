@@ -132,7 +132,8 @@ class LibraryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCase(self, request, context):
-        """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags.
+        """UpdateCase corrects the labels of a case, or of all cases of an instance, keeping their history, and sets or clears
+        flags.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

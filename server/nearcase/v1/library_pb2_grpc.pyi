@@ -45,7 +45,9 @@ class LibraryServiceStub:
     ListCases: _grpc.UnaryUnaryMultiCallable[_library_pb2.ListCasesRequest, _library_pb2.ListCasesResponse]
     """ListCases returns cases in a stable order, page by page."""
     UpdateCase: _grpc.UnaryUnaryMultiCallable[_library_pb2.UpdateCaseRequest, _library_pb2.UpdateCaseResponse]
-    """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags."""
+    """UpdateCase corrects the labels of a case, or of all cases of an instance, keeping their history, and sets or clears
+    flags.
+    """
     MergePatients: _grpc.UnaryUnaryMultiCallable[_library_pb2.MergePatientsRequest, _library_pb2.MergePatientsResponse]
     """MergePatients gives the cases of one patient to another: two ids turned out to be one person."""
     EraseCases: _grpc.UnaryUnaryMultiCallable[_library_pb2.EraseCasesRequest, _library_pb2.EraseCasesResponse]
@@ -80,7 +82,9 @@ class LibraryServiceAsyncStub(LibraryServiceStub):
     ListCases: _aio.UnaryUnaryMultiCallable[_library_pb2.ListCasesRequest, _library_pb2.ListCasesResponse]  # type: ignore[assignment]
     """ListCases returns cases in a stable order, page by page."""
     UpdateCase: _aio.UnaryUnaryMultiCallable[_library_pb2.UpdateCaseRequest, _library_pb2.UpdateCaseResponse]  # type: ignore[assignment]
-    """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags."""
+    """UpdateCase corrects the labels of a case, or of all cases of an instance, keeping their history, and sets or clears
+    flags.
+    """
     MergePatients: _aio.UnaryUnaryMultiCallable[_library_pb2.MergePatientsRequest, _library_pb2.MergePatientsResponse]  # type: ignore[assignment]
     """MergePatients gives the cases of one patient to another: two ids turned out to be one person."""
     EraseCases: _aio.UnaryUnaryMultiCallable[_library_pb2.EraseCasesRequest, _library_pb2.EraseCasesResponse]  # type: ignore[assignment]
@@ -142,7 +146,9 @@ class LibraryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _library_pb2.UpdateCaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_library_pb2.UpdateCaseResponse, _abc.Awaitable[_library_pb2.UpdateCaseResponse]]:
-        """UpdateCase corrects the labels of a case, keeping their history, and sets or clears its flags."""
+        """UpdateCase corrects the labels of a case, or of all cases of an instance, keeping their history, and sets or clears
+        flags.
+        """
 
     @_abc_1.abstractmethod
     def MergePatients(

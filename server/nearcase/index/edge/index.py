@@ -60,6 +60,7 @@ class EdgeIndex:
         """
         index = cls(folder, dimension, sizes or Sizes())
         try:
+            await index._run(index._owner.claim)
             await index._run(index._owner.running)
             await index._additions.open()
         except BaseException:
@@ -214,6 +215,12 @@ class EdgeIndex:
         self._owner.is_closed = True
         stopping = asyncio.ensure_future(self._keeper.stop())
         ending = asyncio.get_running_loop().run_in_executor(self._queue, self._owner.end)
+        try:
+            await self._ended(ending, stopping)
+        finally:
+            self._owner.let_go()
+
+    async def _ended(self, ending: asyncio.Future[bool], stopping: asyncio.Future[None]) -> None:
         both: set[asyncio.Future[Any]] = {ending, stopping}
         try:
             await asyncio.wait(both, timeout=CLOSE_LIMIT_S)

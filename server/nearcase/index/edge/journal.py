@@ -7,6 +7,7 @@ emptied. When a library is opened, what the file holds is added again: adding a 
     FOLDER/journal: entries of (size of the body, its CRC-32, body); a body is (size of the JSON, JSON, vectors)
 
 The server's process writes it, the index process reads it at its start; a torn last entry was never acknowledged.
+Power loss may leave zeros at the end of a file that was being extended, and those are no entry either.
 Deletions are not written here: the engine flushes, and this file is emptied, before any of them.
 """
 
@@ -100,25 +101,32 @@ def journalled(folder: Path) -> Iterator[list[PlainPoint]]:
         data = (folder / _NAME).read_bytes()
     except FileNotFoundError:
         return
-    for start, end in _bodies(data):
-        yield _unpacked(memoryview(data)[start:end])
+    for points, _ in _entries(data):
+        yield points
 
 
 def _measured(path: Path) -> tuple[int, int]:
-    data = path.read_bytes()
-    spans = list(_bodies(data))
-    return sum(len(_unpacked(memoryview(data)[start:end])) for start, end in spans), spans[-1][1] if spans else 0
+    """Returns how many points the whole entries hold, and where the last of them ends."""
+    point_count = end = 0
+    for points, end in _entries(path.read_bytes()):  # noqa: B007  the last end is asked for
+        point_count += len(points)
+    return point_count, end
 
 
-def _bodies(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields where each whole body starts and ends."""
+def _entries(data: bytes) -> Iterator[tuple[list[PlainPoint], int]]:
+    """Yields the points of each whole entry and where it ends."""
     at = 0
     while at + _HEAD.size <= len(data):
         size, checksum = _HEAD.unpack_from(data, at)
         start, at = at + _HEAD.size, at + _HEAD.size + size
-        if at > len(data) or zlib.crc32(memoryview(data)[start:at]) != checksum:
+        body = memoryview(data)[start:at]
+        if at > len(data) or zlib.crc32(body) != checksum:
             return
-        yield start, at
+        try:
+            points = _unpacked(body)
+        except (struct.error, ValueError, TypeError):  # eight zeros are a size of 0 and the checksum of nothing
+            return
+        yield points, at
 
 
 def _packed(points: Sequence[PlainPoint]) -> bytes:

@@ -171,7 +171,7 @@ class Keeper:
         self.is_building = True
         try:
             target = await self._ask("begin", job.sources)
-            self._leftovers.add(f"{target}.new")
+            self._leftovers |= {f"{target}.new", target}  # a swap that fails may leave it under either name
             if point_count:
                 await self._in_thread(lambda: self._start_builder(target, job.kind))
             await self._carry(target, job)
@@ -199,6 +199,8 @@ class Keeper:
 
     async def _sweep(self) -> None:
         """Removes folders that nothing refers to; what is open in another process of a crash is removed at opening."""
+        if self._leftovers:
+            self._leftovers -= {name for name, *_ in await self._ask("parts")}  # what was swapped in is none
         for name in sorted(self._leftovers):
             folder = self._root / name
             if folder.exists():

@@ -12,7 +12,7 @@ from nearcase.index.edge import roster as roster_file
 from nearcase.index.edge.engine import create
 from nearcase.index.edge.roster import ACTIVE, FROZEN, Entry, Roster
 from nearcase.index.edge.shard import Shard
-from nearcase.index.edge.shards import Shards
+from nearcase.index.edge.shards import Damaged, Shards
 
 FOLDER = "shards"
 """Where the shards are, within the library."""
@@ -38,6 +38,7 @@ def opened(
 
     Raises:
         OSError: The disk refuses, or no shard can be read.
+        Damaged: There are shards, and the list of them is missing.
     """
     root = library / FOLDER
     roster = _listed(library, root, dimension)
@@ -61,12 +62,11 @@ def _listed(library: Path, root: Path, dimension: int) -> Roster:
     if roster is not None:
         return roster
     root.mkdir(mode=0o700, exist_ok=True)
+    _refuse_unlisted(root)
     is_new = False
     if (library / "points").exists():
         (library / "points").rename(root / _FIRST)
     elif not (root / _FIRST).exists():
-        if any(entry.is_dir() and not entry.name.endswith(".new") for entry in root.iterdir()):
-            raise OSError("shards.json is missing; restore the folder from a backup")
         create(root / _FIRST, dimension, ACTIVE)
         is_new = True
     roster_file.sync(root)
@@ -74,6 +74,14 @@ def _listed(library: Path, root: Path, dimension: int) -> Roster:
     roster = Roster(2, (Entry(_FIRST, ACTIVE, is_dirty=not is_new),))  # nobody knows what an older one has deleted
     roster_file.write(root, roster)
     return roster
+
+
+def _refuse_unlisted(root: Path) -> None:
+    """One shard alone is what a crash leaves before the first list is written; of several, a list was lost."""
+    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.endswith(".new"))
+    if set(found) - {_FIRST}:
+        names = ", ".join(found)
+        raise Damaged(f"shards/shards.json is missing beside {names}; restore it, or the library, from a backup")
 
 
 def _sweep(root: Path, roster: Roster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -13,12 +14,15 @@ from nearcase.index.edge import link
 from nearcase.index.edge.counts import Counts
 from nearcase.index.edge.link import IndexProcess, LinkDown
 from nearcase.index.edge.process import CLOSE, DAMAGED, DONE, LOADING, LOST, REFUSED
+from nearcase.index.lock import FolderLock
 
 DISK_RESERVE_MIB = 256
 """Free space that a write must leave: the engine writes through mapped files, and a full disk kills it in mid-write."""
 
 LOADING_DEATHS = 2
 """How often the process may die over one shard before it is left out: one death may be somebody's `kill -9`."""
+
+log = logging.getLogger(__name__)
 
 _READS = frozenset({"search", "get", "scroll", "count", "facet", "parts", "page"})
 
@@ -37,6 +41,7 @@ class Owner:
         self._folder = folder
         self._dimension = dimension
         self._exact_candidates = exact_candidates
+        self._lock = FolderLock(folder)
         self._process: IndexProcess | None = None
         self._deaths: Counter[str] = Counter()  # while a shard was being loaded, by its name
         self._point_count = 0
@@ -48,6 +53,23 @@ class Owner:
     def process_id(self) -> int | None:
         """The process that holds the library; None while none runs."""
         return None if self._process is None else self._process.pid
+
+    def claim(self) -> None:
+        """Keeps every other server out until `let_go`, also between two lives of the index process.
+
+        Raises:
+            Unready: Another one has the library open, or the disk refuses.
+        """
+        try:
+            is_ours = self._lock.take(os.getpid())
+        except OSError as error:
+            raise self._unopened(error.strerror or type(error).__name__) from error
+        if not is_ours:
+            raise self._unopened(self._lock.refusal())
+
+    def let_go(self) -> None:
+        """Lets another server in; the last thing that is done to the folder."""
+        self._lock.release()
 
     def check_room(self, size_bytes: int) -> None:
         """Refuses an addition of so many bytes of vectors where the disk may not take it; any thread may ask.
@@ -103,7 +125,8 @@ class Owner:
         if outcome == REFUSED:
             raise InvalidInput(f"The index engine can not read this {operation}: {value}.")
         self._discard(process)  # what it holds in memory after a failure is not to be trusted; the disk is
-        raise Unready(f"The index engine failed in {operation}: {value}.")
+        log.error("the index engine failed in %s: %s", operation, value)  # its words name places on this machine
+        raise Unready(f"The index engine failed in {operation}; the log of the server says how.")
 
     def known(self, operation: str, *arguments: object) -> Any:
         """Returns an answer that is kept, or None; any thread may look, and none while it has a write under way."""
@@ -161,8 +184,11 @@ class Owner:
             return
         self._discard(process)
         if outcome or not loading:
-            raise Unready(f"The library in {self._folder} can not be opened: {value}.")
+            raise self._unopened(value, reason="LIBRARY_DAMAGED" if outcome == DAMAGED else None)
         self._deaths[loading] += 1
+
+    def _unopened(self, why: str, *, reason: str | None = None) -> Unready:
+        return Unready(f"The library in {self._folder} can not be opened: {why}.", reason=reason)
 
     def _limit_s(self, operation: str) -> float:
         if operation not in _READS:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from nearcase.index.edge.journal import journalled
 from nearcase.index.edge.opening import opened
 from nearcase.index.edge.shards import Damaged, JobLost, Shards
-from nearcase.index.lock import FolderLock
+from nearcase.index.lock import ENGINE, FolderLock
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 """Outcomes: an answer; a request that can not be; an engine, disk or lock that did not do it."""
@@ -42,7 +42,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     requests, replies = take_pipes()
-    lock = FolderLock(folder)
+    lock = FolderLock(folder, ENGINE)
     shards: list[Shards] = []
 
     def start() -> None:
@@ -62,9 +62,7 @@ def main() -> None:
 
 def _lock(lock: FolderLock, owner_pid: int) -> None:
     if not lock.take(owner_pid):
-        raise BlockingIOError(
-            f"another nearcase process ({lock.owner()}) has this library open; stop it or choose another --data folder"
-        )
+        raise BlockingIOError(lock.refusal())
 
 
 def _serve(shards: Shards, requests: BinaryIO, replies: BinaryIO) -> None:

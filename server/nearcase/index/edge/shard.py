@@ -19,6 +19,7 @@ from nearcase.index.complement import parted
 from nearcase.index.edge.engine import config, index_fields
 from nearcase.index.edge.filters import compiled, is_linked
 from nearcase.index.edge.roster import SEALED
+from nearcase.index.edge.whole import check_growing, check_sealed
 from nearcase.index.filters import And, Filter
 
 PlainPoint = tuple[str, bytes, dict[str, object]]  # id, float32 vector in machine order, payload
@@ -45,9 +46,11 @@ class Shard:
     """An open folder of points; whoever opens it holds the library's lock."""
 
     def __init__(self, folder: Path, dimension: int, kind: str, exact_candidates: int) -> None:
+        check_sealed(folder, dimension)
         self._shard = engine.EdgeShard.load(str(folder), config(dimension, kind))
         self._is_graph = kind == SEALED
         self._exact_candidates = exact_candidates
+        check_growing(folder, dimension)
         index_fields(self._shard)
         self._is_flushed = True
         # Both since the last write: people search on and on under one filter.

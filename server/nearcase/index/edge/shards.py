@@ -184,6 +184,8 @@ class Shards:
         except OSError as error:
             if made is not None:
                 made.close()
+            if roster_file.read(self._root) != self._roster:
+                raise  # it took the place and is not synced: which of the two holds is told by the next opening
             raise JobLost(error.strerror) from error
         if made is not None:
             self._shards[target] = made
