@@ -188,7 +188,7 @@ async def all_rounds(folder: Path, rounds: int, seed: int) -> list[float]:
 
 
 async def test_nothing_acknowledged_is_lost_and_nothing_is_half_done(tmp_path: Path) -> None:
-    await all_rounds(tmp_path, 15, seed=11)
+    await all_rounds(tmp_path, 8, seed=11)
 
 
 @pytest.mark.slow
