@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,12 @@ import numpy as np
 from nearcase.demo.server import running_server
 from nearcase.encode.card import read_card
 from nearcase.v1 import library_pb2, library_pb2_grpc, search_pb2, search_pb2_grpc
+from vectors.asking import answers
 from vectors.empty import empty_call_ms
 from vectors.load import row_of
 from vectors.made import FILTERS, Floats, K, Made
 from vectors.peers import Measured, Row
 from vectors.processes import cpu_s, disk_mib, find, memory, tree
-
-IN_FLIGHT = 8
-"""Searches at once, as a busy server has; alone each costs 0.1 ms more, for waking."""
 
 ROUNDS = 5
 HERE = Path(__file__).parent
@@ -74,13 +71,7 @@ class Target:
 
     def answers(self, requests: Sequence[search_pb2.SearchRequest]) -> Iterator[search_pb2.SearchResponse]:
         """Sends them with IN_FLIGHT at once; answers in their order."""
-        waiting: deque[grpc.Future[search_pb2.SearchResponse]] = deque()
-        for request in requests:
-            waiting.append(self.stub.Search.future(request, timeout=60))
-            if len(waiting) == IN_FLIGHT:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        return answers(self.stub, requests)
 
     def recall(self, made: Made, name: str) -> float:
         """Recall@10 under a filter, over all queries."""
@@ -139,7 +130,7 @@ def measure(data: Path, encoder: Path, made: Made, build_cpu_s: float) -> Served
             costs.append(_cost(server, name, requests * ROUNDS))
             rows.append(Row(name, recall, costs[-1].server_ms + costs[-1].index_ms, 0))
         used = memory(server.index_pid)
-        nothing_ms = empty_call_ms([server.request(query, "") for query in np.array(made.queries)] * ROUNDS, IN_FLIGHT)
+        nothing_ms = empty_call_ms([server.request(query, "") for query in np.array(made.queries)] * ROUNDS)
         server.kill()
     start_s = time.monotonic()
     with target(data, encoder) as server:
