@@ -34,12 +34,13 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_records import record_naming
+from nearcase.decide.record_file import write_sealed
 from nearcase.errors import Unready
 from nearcase.serve.records import Records
 records = Records(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
-    records.keep([record_naming(1)])
+    records.keep([write_sealed(record_naming(1))])
 except Unready as error:
     print(error.reason)
 """

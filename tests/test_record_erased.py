@@ -17,7 +17,7 @@ from test_record import WHOLE, named, usual
 from nearcase.decide.decision import decide
 from nearcase.decide.fitted import Library
 from nearcase.decide.record import Record, read_record, write_record
-from nearcase.decide.record_file import blotted
+from nearcase.decide.record_file import blotted, write_sealed
 from nearcase.errors import InvalidInput
 from nearcase.retrieve.snapshot import Snapshot
 from nearcase.serve.records import Records
@@ -62,7 +62,7 @@ def left_of(folder: Path) -> list[dict[str, Any]]:
 def test_no_search_with_an_erased_image_finds_the_record_of_it(tmp_path: Path) -> None:
     """The similarities of a decision about another image are found by that image, so that the attack works."""
     records = Records(tmp_path)
-    records.keep([record_about(1), record_about(2)])
+    records.keep([write_sealed(record_about(1)), write_sealed(record_about(2))])
     matches = {number: set(similarities(image(number)[0]).tolist()) for number in (1, 2)}
 
     def matching(number: int) -> list[int]:

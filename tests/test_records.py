@@ -11,7 +11,7 @@ from decisions import ASKED, CONTEXT, MASS, fit, hits
 
 from nearcase.decide.decision import decide
 from nearcase.decide.record import Record, read_record
-from nearcase.decide.record_file import FORMAT, OLDER
+from nearcase.decide.record_file import FORMAT, OLDER, write_sealed
 from nearcase.errors import InvalidInput, NotFound
 from nearcase.serve.records import MAX_REMEMBERED, Records
 
@@ -29,7 +29,7 @@ def name(number: int) -> str:
 
 def test_blotting_changes_only_the_records_that_name_it(tmp_path: Path) -> None:
     records, kept = Records(tmp_path), [record_naming(1, 2), record_naming(2, 3), record_naming(3, 4)]
-    records.keep(kept)
+    records.keep(map(write_sealed, kept))
     assert records.blot({name(2)}.__contains__) == 2
     assert records.blot({name(2)}.__contains__) == 0
     for record in kept[:2]:
@@ -45,14 +45,14 @@ def test_a_decision_that_found_the_case_before_it_was_erased_is_blotted_as_it_is
     assert records.blot({name(2)}.__contains__) == 0
     for number in range(MAX_REMEMBERED - 1):
         records.blot({name(100 + number)}.__contains__)
-    records.keep([late])
+    records.keep([write_sealed(late)])
     with pytest.raises(InvalidInput, match="erased"):
         read_record(records.read(late.record_id))
 
 
 def test_what_was_half_written_is_removed_by_the_next_server(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    records.keep([record_naming(1)])
+    records.keep([write_sealed(record_naming(1))])
     half = tmp_path / "parts" / "tmp123"
     half.write_bytes(name(2).encode())
     Records(tmp_path)
@@ -62,7 +62,7 @@ def test_what_was_half_written_is_removed_by_the_next_server(tmp_path: Path) -> 
 
 def test_an_edited_record_that_names_it_is_removed(tmp_path: Path) -> None:
     records, record = Records(tmp_path), record_naming(1, 2)
-    records.keep([record])
+    records.keep([write_sealed(record)])
     (file,) = tmp_path.rglob("*.json")
     file.write_bytes(file.read_bytes().replace(b'"answer":"', b'"answer":"0'))
     assert records.blot({name(9)}.__contains__) == 0
@@ -75,7 +75,7 @@ def test_an_edited_record_that_names_it_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", OLDER)
 def test_a_record_of_an_older_form_that_names_it_is_removed_whole(tmp_path: Path, form: str) -> None:
     records, record = Records(tmp_path), record_naming(1, 2)
-    records.keep([record])
+    records.keep([write_sealed(record)])
     (file,) = tmp_path.rglob("*.json")
     file.write_bytes(file.read_bytes().replace(FORMAT.encode(), form.encode()))
     assert records.blot({name(9)}.__contains__) == 0

@@ -165,8 +165,10 @@ def _group(basis: Basis) -> Abstention | None:
 
 
 def _agreement(basis: Basis) -> Abstention | None:
-    value, share = _sides(basis, tally(basis.priors, weigh(basis.priors, basis.finding.scorer)))[0]
     least = basis.finding.floors.agreement
+    if not least:
+        return None
+    value, share = _sides(basis, tally(basis.priors, weigh(basis.priors, basis.finding.scorer)))[0]
     if share >= least:
         return None
     sentence = (

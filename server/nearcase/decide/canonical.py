@@ -20,11 +20,13 @@ from nearcase.errors import InvalidInput
 
 T = TypeVar("T")
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 def dump(value: object) -> bytes:
     """Returns the canonical JSON of dataclasses, enums, bytes (as base64), tuples, mappings and plain values."""
     try:
-        text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = _ENCODER.encode(plain(value))
     except ValueError as error:
         raise InvalidInput("expected finite numbers, got NaN or an infinite one") from error
     return text.encode("ascii")
@@ -88,16 +90,21 @@ def load(kind: type[T], value: object) -> T:
     return found
 
 
-def _plain(value: object, kind: Any = None) -> object:
-    """The kind is what the field was declared as: an int in a float's place is written as a float."""
+def plain(value: object, kind: Any = None) -> Any:
+    """Returns a value as plain JSON.
+
+    Args:
+        value: What `dump` takes.
+        kind: What the value was declared as, where that is known: an int in a float's place becomes a float.
+    """
     if value is None or isinstance(value, str | float | bool):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(getattr(value, name), hint) for name, hint in _hints(type(value)).items()}
+        return {name: plain(getattr(value, name), hint) for name, hint in _hints(type(value)).items()}
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(each, item) for each, item in zip(value, _item_kinds(kind, len(value)), strict=True)]
+        return [plain(each, item) for each, item in zip(value, _item_kinds(kind, len(value)), strict=True)]
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, int) and _stated(kind) is float:

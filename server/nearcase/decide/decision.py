@@ -16,8 +16,9 @@ from nearcase.decide.neighbours import Prior, in_order
 from nearcase.decide.operating import Choice, Selected, select
 from nearcase.decide.rate import check_prevalence
 from nearcase.decide.record import Origin, Record, record_of
+from nearcase.decide.record_file import Sealed, write_sealed
 from nearcase.decide.scorers import measure
-from nearcase.decide.verdict import verdict
+from nearcase.decide.verdict import called, verdict
 from nearcase.errors import InvalidInput, NotFound, Unsupported
 from nearcase.types import CaseFacts, Decision, Hit, PointCall
 
@@ -58,10 +59,11 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision with its record."""
+    """A decision with its record, and the record's file."""
 
     decision: Decision
     record: Record
+    file: Sealed
 
 
 def decide(finding: Finding, fitted: Fitted | None, hits: Sequence[Hit], asked: Asked, context: Context) -> Decided:
@@ -80,16 +82,19 @@ def decide(finding: Finding, fitted: Fitted | None, hits: Sequence[Hit], asked: 
     basis = _basis(finding, fitted, tuple(prior for prior, _ in weighed), asked, context)
     bare = verdict(basis)
     record = record_of(basis, bare, _origin(fitted, asked, context), asked.inquiry, context.secret)
+    file = write_sealed(record)
     evidence = tuple(
         dataclasses.replace(piece, hit=hit) for piece, (_, hit) in zip(bare.evidence, weighed, strict=True)
     )
-    calls = _point_calls(finding, fitted, asked.facts, basis) if fitted else ()
-    decision = dataclasses.replace(bare, evidence=evidence, record_id=record.record_id, point_calls=calls)
-    return Decided(decision, record)
+    calls = _point_calls(finding, fitted, asked.facts, basis, bare.score) if fitted else ()
+    decision = dataclasses.replace(bare, evidence=evidence, record_id=file.record_id, point_calls=calls)
+    return Decided(decision, record, file)
 
 
-def _point_calls(finding: Finding, fitted: Fitted, facts: CaseFacts, basis: Basis) -> tuple[PointCall, ...]:
-    """At every point the same verdict on the same evidence; the groups are judged at that point."""
+def _point_calls(
+    finding: Finding, fitted: Fitted, facts: CaseFacts, basis: Basis, score: float | None
+) -> tuple[PointCall, ...]:
+    """At every point what the verdict on the same evidence would be; the groups are judged at that point."""
     named = {name: select(fitted, Choice(name)) for name in fitted.point_names}
     own = basis.selected
     if own is not None and own not in named.values():
@@ -97,9 +102,9 @@ def _point_calls(finding: Finding, fitted: Fitted, facts: CaseFacts, basis: Basi
     calls = []
     for name, selected in named.items():
         groups = _groups(finding, fitted, facts, selected)
-        there = verdict(dataclasses.replace(basis, selected=selected, refusal="", groups=groups))
+        call, reason = called(dataclasses.replace(basis, selected=selected, refusal="", groups=groups), score)
         rule_out = selected.rule_out.shown if selected.rule_out else None
-        calls.append(PointCall(name, there.call, there.abstain_reason, selected.point.shown, rule_out, selected == own))
+        calls.append(PointCall(name, call, reason, selected.point.shown, rule_out, selected == own))
     return tuple(calls)
 
 

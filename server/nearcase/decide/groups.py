@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, combinations
 
@@ -169,24 +169,28 @@ def groups_of(
         curve: Which says those of all.
     """
     wanted = {group.attribute for group in groups} | set(required)
-    judged = [(group, group.why_not(points, gap, curve)) for group in groups]
+
+    def why_not(group: Group) -> str:
+        return group.why_not(points, gap, curve)
+
     return tuple(
-        _group_of(attribute, facts, [each for each in judged if each[0].attribute == attribute])
+        _group_of(attribute, facts, [each for each in groups if each.attribute == attribute], why_not)
         for attribute in ATTRIBUTES
         if attribute in wanted
     )
 
 
-def _group_of(attribute: str, facts: CaseFacts, judged: Sequence[tuple[Group, str]]) -> QueryGroup:
-    if not judged:
+def _group_of(attribute: str, facts: CaseFacts, groups: Sequence[Group], why_not: Callable[[Group], str]) -> QueryGroup:
+    if not groups:
         return QueryGroup(attribute, "other", False, f"the finding was not validated by {attribute}")
     is_stated = bool(facts.sex) if attribute == "sex" else facts.age_years is not None
     if not is_stated:
-        failed = [group for group, why in judged if why]
+        failed = [group for group in groups if why_not(group)]
         reason = f"it is not stated, and {failed[0].name} was not validated" if failed else ""
         return QueryGroup(attribute, "not stated", not failed, reason)
-    for group, why in judged:
+    for group in groups:
         if _is_in(facts, group):
+            why = why_not(group)
             return QueryGroup(attribute, group.name, not why, why)
     return QueryGroup(attribute, "other", False, "no such group was in the validation")
 

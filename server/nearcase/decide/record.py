@@ -17,7 +17,7 @@ from nearcase.decide.basis import Basis
 from nearcase.decide.canonical import digest
 from nearcase.decide.fitted import Fitted
 from nearcase.decide.inquiry import PLAIN, Inquiry
-from nearcase.decide.record_file import read_sealed, seal_of, write_sealed
+from nearcase.decide.record_file import read_sealed, write_sealed
 from nearcase.decide.verdict import verdict
 from nearcase.errors import InvalidInput
 from nearcase.types import Case, CaseFacts, Decision, Hit
@@ -67,7 +67,7 @@ class Record:
     @property
     def record_id(self) -> str:
         """What seals the record's file, see `record_file`; the same after cases were erased from it."""
-        return seal_of(self)
+        return write_sealed(self).record_id
 
 
 def record_of(basis: Basis, decision: Decision, origin: Origin, inquiry: Inquiry, secret: bytes) -> Record:
@@ -78,7 +78,7 @@ def record_of(basis: Basis, decision: Decision, origin: Origin, inquiry: Inquiry
 
 def write_record(record: Record) -> bytes:
     """Returns the file: one line, canonical."""
-    return write_sealed(record)
+    return write_sealed(record).data
 
 
 def read_record(data: bytes) -> Record:

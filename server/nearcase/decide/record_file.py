@@ -19,11 +19,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nearcase.decide.canonical import digest, dump, load
+from nearcase.decide.canonical import digest, dump, load, plain
 from nearcase.decide.neighbours import Prior, in_order
 from nearcase.errors import InvalidInput
 
@@ -55,15 +55,19 @@ _OF_ALL = ("kept", "labelled_count", "library")
 _NAMES = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}")
 
 
-def seal_of(record: Record) -> str:
-    """Returns what seals a record."""
-    return digest(_split(record)[0])
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A record as a file."""
+
+    record_id: str  # the seal
+    data: bytes  # one line, canonical
 
 
-def write_sealed(record: Record) -> bytes:
-    """Returns the file: one line, canonical."""
+def write_sealed(record: Record) -> Sealed:
+    """Returns the file."""
     body, leaves = _split(record)
-    return dump({"format": FORMAT, "sha256": digest(body), "body": body, "leaves": leaves}) + b"\n"
+    seal = digest(body)
+    return Sealed(seal, dump({"format": FORMAT, "sha256": seal, "body": body, "leaves": leaves}) + b"\n")
 
 
 def read_sealed(kind: type[T], data: bytes) -> T:
@@ -123,7 +127,7 @@ def _named(leaf: dict[str, Any]) -> list[str]:
 def _split(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns body and leaves as plain JSON, so that they hash the same before they are written and after."""
     priors = tuple(replace(prior, similarity=float(prior.similarity)) for prior in record.basis.priors)
-    body: dict[str, Any] = json.loads(dump(replace(record, basis=replace(record.basis, priors=priors), salts=())))
+    body: dict[str, Any] = plain(replace(record, basis=replace(record.basis, priors=priors), salts=()))
     origin, basis = body["origin"], body["basis"]
     parts = ((origin, _ORIGIN), (basis["limits"], _LIMITS), (basis, _BASIS))
     query = {name: part.pop(name) for part, names in parts for name in names}

@@ -17,6 +17,9 @@ from nearcase.decide.scorers import score
 from nearcase.types import Call, Case, CaseFacts, Decision, Evidence, Hit, Interval, Measurement, Strength, Vote
 
 
+_NO_FACTS = CaseFacts()
+
+
 def verdict(basis: Basis) -> Decision:
     """Returns the decision; its evidence has of each case only the id."""
     finding = basis.finding
@@ -34,6 +37,12 @@ def verdict(basis: Basis) -> Decision:
         measurement=_measurement(basis, shares),
     )
     return _abstained(shown, why) if why else _called(shown, basis)
+
+
+def called(basis: Basis, found: float | None) -> tuple[Call, str]:
+    """Returns the call of the verdict, and its reason to abstain, where the score is known: all that a point changes."""
+    why = abstention(basis)
+    return (Call.ABSTAIN, why.reason.value) if why else (_call(*_known(basis, found)), "")
 
 
 def _score(basis: Basis, shares: Shares) -> float | None:
@@ -64,7 +73,7 @@ def _evidence(basis: Basis, leading: str) -> tuple[Evidence, ...]:
 
 
 def _hit(prior: Prior) -> Hit:
-    return Hit(Case(prior.case_id, CaseFacts()), prior.similarity)
+    return Hit(Case(prior.case_id, _NO_FACTS), prior.similarity)
 
 
 def _strength(basis: Basis) -> Strength | None:
@@ -92,11 +101,9 @@ def _abstained(shown: Decision, why: Abstention) -> Decision:
 
 
 def _called(shown: Decision, basis: Basis) -> Decision:
-    selected, found = basis.selected, shown.score
-    if selected is None or found is None:
-        raise AssertionError("a basis without a point or a score abstains")
-    calibration = basis.fit.calibration if basis.fit else None
+    found, selected = _known(basis, shown.score)
     call = _call(found, selected)
+    calibration = basis.fit.calibration if basis.fit else None
     return replace(
         shown,
         call=call,
@@ -107,6 +114,12 @@ def _called(shown: Decision, basis: Basis) -> Decision:
         ppv=_predictive(selected.point, basis.prevalence, ppv),
         npv=_predictive(selected.rule_out or selected.point, basis.prevalence, npv),
     )
+
+
+def _known(basis: Basis, found: float | None) -> tuple[float, Selected]:
+    if basis.selected is None or found is None:
+        raise AssertionError("a basis without a point or a score abstains")
+    return found, basis.selected
 
 
 def _call(found: float, selected: Selected) -> Call:

@@ -97,7 +97,7 @@ async def decide_all(engine: Engine, queries: tuple[Query, ...], question: Quest
         every = (await engine.findings.all()).values()
         chosen = [(finding, fitted) for finding, fitted in every if finding.scope.takes(subject.facts)]
     decided = [await _decide(engine, finding, fitted, subject, question) for finding, fitted in chosen]
-    await asyncio.to_thread(engine.records.keep, [each.record for each in decided])
+    await asyncio.to_thread(engine.records.keep, [each.file for each in decided])
     for (finding, fitted), each in zip(chosen, decided, strict=True):
         like_fit = fitted if len(queries) == 1 else None
         is_declared = engine.findings.is_declared(finding.name)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from nearcase.decide.record import Record, write_record
-from nearcase.decide.record_file import blotted
+from nearcase.decide.record_file import Sealed, blotted
 from nearcase.errors import InvalidInput, NotFound, Unready
 
 _RECORD_ID = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +33,7 @@ class Records:
             message = f"the folder of records holds what was half written, which can not be removed: {error.strerror}"
             raise Unready(message, reason="RECORD_NOT_KEPT") from error
 
-    def keep(self, records: Sequence[Record]) -> None:
+    def keep(self, records: Iterable[Sealed]) -> None:
         """Returns when the records are on disk.
 
         Raises:
@@ -43,7 +42,7 @@ class Records:
         for record in records:
             file = self._file(record.record_id)
             try:
-                self._write(file, write_record(record))
+                self._write(file, record.data)
             except OSError as error:
                 message = f"the record of the decision can not be kept: {error.strerror}"
                 raise Unready(message, reason="RECORD_NOT_KEPT") from error
