@@ -22,8 +22,8 @@ from nearcase.decide.canonical import digest, dump, load
 from nearcase.decide.changes import Change, compare
 from nearcase.decide.decision import Asked, Decided, decide
 from nearcase.decide.familiar import Ellipsoid, Familiarity
-from nearcase.decide.finding import Floors, Scorer
-from nearcase.decide.fitted import Library, Residuals, read_fitted, write_fitted
+from nearcase.decide.finding import Finding, Floors, Scorer
+from nearcase.decide.fitted import Fitted, Library, Residuals, read_fitted, write_fitted
 from nearcase.decide.groups import Group
 from nearcase.decide.operating import Choice
 from nearcase.decide.point import Refusal
@@ -32,7 +32,7 @@ from nearcase.decide.prompt import PromptHead
 from nearcase.decide.record import Record, read_record, redacted, replay, write_record
 from nearcase.decide.record_file import blotted
 from nearcase.errors import InvalidInput, Unsupported
-from nearcase.types import Call, CaseFacts, Decision, Interval
+from nearcase.types import Call, CaseFacts, Decision, Hit, Interval
 
 PROBE = Probe(
     ("0", "1"),
@@ -69,9 +69,12 @@ CALIBRATIONS = (None, WHOLE.calibration, Calibration("platt", 0.2, 0.05, slope=1
 near = st.floats(-1, 1).map(lambda cosine: cosine if cosine < 0 else 0.5 + cosine / 2)
 
 
+Question = tuple[Finding, Fitted, list[Hit], Asked]
+
+
 @st.composite
-def decisions(draw: st.DrawFn) -> Decided:
-    """Decisions of every scorer at every kind of point, calls and abstentions."""
+def questions(draw: st.DrawFn) -> Question:
+    """Every scorer at every kind of point, with what is called and what is not."""
     pairs = draw(st.lists(st.tuples(near, st.sampled_from(["0", "1", "2", None])), max_size=12))
     finding = dataclasses.replace(
         MASS,
@@ -88,7 +91,11 @@ def decisions(draw: st.DrawFn) -> Decided:
         is_one_of_many=True,
     )
     found = hits([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    return decide(finding, fitted, found, asked, CONTEXT)
+    return finding, fitted, found, asked
+
+
+def decisions() -> st.SearchStrategy[Decided]:
+    return questions().map(lambda question: decide(*question, CONTEXT))
 
 
 def bits(decision: Decision) -> bytes:
@@ -104,6 +111,18 @@ def test_a_record_replays_to_the_same_bits(decided: Decided) -> None:
     assert bits(again) == bits(decided.decision)
     assert again.record_id == decided.decision.record_id == record.record_id
     assert redacted(again) == redacted(decided.decision)
+
+
+@given(questions())
+def test_the_calls_at_other_points_are_those_of_asking_there(question: Question) -> None:
+    finding, fitted, found, asked = question
+    calls = decide(*question, CONTEXT).decision.point_calls
+    assert {said.name for said in calls} >= set(fitted.point_names)
+    for said in calls:
+        if said.name in fitted.point_names:
+            there = dataclasses.replace(asked, choice=Choice(said.name))
+            decided = decide(finding, fitted, found, there, CONTEXT).decision
+            assert (decided.call, decided.abstain_reason) == (said.call, said.abstain_reason)
 
 
 @pytest.mark.parametrize("similarity", [1, np.float32(0.9), np.float64(0.9)])

@@ -16,7 +16,6 @@ from nearcase.decide.regress import regress
 from nearcase.decide.scorers import score
 from nearcase.types import Call, Case, CaseFacts, Decision, Evidence, Hit, Interval, Measurement, Strength, Vote
 
-
 _NO_FACTS = CaseFacts()
 
 
@@ -40,7 +39,7 @@ def verdict(basis: Basis) -> Decision:
 
 
 def called(basis: Basis, found: float | None) -> tuple[Call, str]:
-    """Returns the call of the verdict, and its reason to abstain, where the score is known: all that a point changes."""
+    """Returns the call of the verdict, and its reason to abstain, from its score: all that a point changes."""
     why = abstention(basis)
     return (Call.ABSTAIN, why.reason.value) if why else (_call(*_known(basis, found)), "")
 
