@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,18 @@ def test_own_origin_is_the_patient_the_study_the_series_and_copies() -> None:
         "series": False,
         "copy": False,
     }
+
+
+@pytest.mark.parametrize("asked", ["", "A", "B", "a|b"])
+@pytest.mark.parametrize("stored", ["", "A", "B", "a|b"])
+def test_an_id_without_its_issuer_may_be_that_of_any(asked: str, stored: str) -> None:
+    query = Case("q", CaseFacts(patient_id="7|1", patient_id_issuer=asked))
+    other = other_origin([query], with_patient=True)
+    assert other is not None
+    is_other = bool(asked and stored and asked != stored)
+    case = Case("o", CaseFacts(patient_id="7|1", patient_id_issuer=stored))
+    assert matches(other, to_payload(case)) is is_other
+    assert matches(other, to_payload(Case("o", CaseFacts(patient_id="8", patient_id_issuer=stored))))
 
 
 def test_two_unnamed_patients_are_not_one() -> None:

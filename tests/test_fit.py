@@ -34,7 +34,7 @@ from nearcase_eval.fit_points import (
     read_wish,
     read_wishes,
 )
-from nearcase_eval.fit_reference import Reference
+from nearcase_eval.fit_reference import Reference, nameless
 from nearcase_eval.fit_scores import scored
 from nearcase_eval.fit_split import split
 from nearcase_eval.sample import Sample, sample_of
@@ -345,6 +345,30 @@ def test_the_command_writes_what_a_server_reads(data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.system
+def test_images_without_a_patient_are_told_of_and_bare_ids_are_one(tmp_path: Path) -> None:
+    cases = made_cases(patients=40)
+    nobody = [
+        (replace(case, facts=replace(case.facts, patient_id="" if number < 6 else case.facts.patient_id)), vector)
+        for number, (case, vector) in enumerate(cases)
+    ]
+    fill(tmp_path, nobody)
+    found = reference_of(tmp_path, TEXT)
+    assert nameless(found) == 6
+    (tmp_path / "mass.toml").write_text(finding_text("mass", scorer="k = 5"))
+    done = run(tmp_path, "--finding", tmp_path / "mass.toml", "--by", "none")
+    assert done.returncode == 0, done.stderr
+    for told in (done.stdout, (tmp_path / "mass.html").read_text()):
+        assert "6 of 80 images state no patient" in " ".join(told.split())
+    issued = [
+        (replace(case, facts=replace(case.facts, patient_id_issuer="H" if number % 2 else "")), vector)
+        for number, (case, vector) in enumerate(cases)
+    ]
+    fill(tmp_path / "issued", issued)
+    again = reference_of(tmp_path / "issued", TEXT)
+    assert len({each.patient for each in again.asked}) == len({case.facts.patient_id for case, _ in cases})
+    assert nameless(again) == 0
+
+
 def test_a_cohort_is_fitted_without_a_server(tmp_path: Path) -> None:
     with (tmp_path / "cohort.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from auth_files import HandClock
 from decisions import ASKED
 from made_library import CARD, POINT, add, declare, fill, finding_text, fitted_on, made_cases, opened, reference_of
 from serving import serving_here
@@ -19,6 +20,7 @@ from nearcase.decide.findings import read_finding
 from nearcase.decide.fitted import Fitted, Library
 from nearcase.decide.record import read_record, redacted, replay, write_record
 from nearcase.index.filters import Equals, In
+from nearcase.index.opening import open_index
 from nearcase.retrieve.corrections import Correction
 from nearcase.retrieve.library import Library as StoredLibrary
 from nearcase.retrieve.search import Found, Query, Scope, search
@@ -106,6 +108,28 @@ async def test_two_labels_that_change_places_are_two_cases_gone_and_two_that_cam
     assert "of 160 labelled cases 2 are gone or changed, and 2 came or changed" in told
     assert (await decided(library, fitted, 0.0)).abstain_reason == "LIBRARY_CHANGED"
     await library.close()
+
+
+async def test_they_are_noticed_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    await asyncio.to_thread(fill, tmp_path, CASES)
+    late = await at_time(tmp_path, 2e9)
+    await relabel(late, {CASES[2][0].case_id: "2"})
+    await relabel(late, {CASES[2][0].case_id: CASES[2][0].labels["mass"]})
+    await late.close()
+    text = text_of(1.0)
+    fitted = await asyncio.to_thread(lambda: fitted_on(reference_of(tmp_path, text), text, familiarity=None))
+    assert fitted.library.changed_at_s >= 2e9
+    library = await at_time(tmp_path, 1e9)
+    await relabel(library, {POSITIVE.case_id: "0", NEGATIVE.case_id: "1"})
+    assert "2 are gone or changed" in await noticed(library, fitted, 4 / 160)
+    await library.close()
+
+
+async def at_time(data: Path, now_s: float) -> StoredLibrary:
+    index = await open_index(data / "library", dimension=CARD.dimension, encoder_identity=CARD.identity)
+    library = StoredLibrary(index, HandClock(wall_s=now_s))
+    library.start()
+    return library
 
 
 async def test_all_labels_that_change_places_are_beyond_every_allowance(tmp_path: Path, fitted: Fitted) -> None:

@@ -38,7 +38,7 @@ from nearcase_eval.fit_page import (
 from nearcase_eval.fit_points import DEFAULT, PAIR, read_wishes
 from nearcase_eval.fit_probe import KINDS as PROBES
 from nearcase_eval.fit_prompt import prompts_of
-from nearcase_eval.fit_reference import Reference, Told, of_cohort, of_library
+from nearcase_eval.fit_reference import Reference, Told, nameless, of_cohort, of_library
 
 
 @click.command("fit")
@@ -120,14 +120,30 @@ def fit_command(
     _write(target, write_fitted(fitted))
     card = read_card(folder)
     statement = card.statement if card.identity == reference.encoder else f"Encoder {reference.encoder}."
-    _write(target.with_suffix(".html"), render_fit(fitted, statement=statement).encode())
+    caveat = _caveat(reference)
+    page = render_fit(fitted, statement=f"{statement} {caveat}".strip())
+    _write(target.with_suffix(".html"), page.encode())
     print_fit(Console(highlight=False, width=None if sys.stdout.isatty() else 160), fitted)
+    if caveat:
+        click.echo(caveat)
     if not is_library:
         click.echo(
             "Fitted on a cohort: a server abstains with LIBRARY_CHANGED. For calls, fit on the server's own library."
         )
     click.echo(f"Wrote {target.name} and {target.with_suffix('.html').name} beside {file.name}")
     return 0
+
+
+def _caveat(reference: Reference) -> str:
+    """Patients who are not told apart are in both splits, and are each other's neighbours."""
+    unknown = nameless(reference)
+    if not unknown:
+        return ""
+    return (
+        f"{unknown} of {len(reference.asked)} images state no patient, and each study or file of theirs counts as one: "
+        "where several are of one person, the rates above are too high and the promises do not hold. Name the patients "
+        "(column patient_id of the table that nearcase add takes) and fit again."
+    )
 
 
 def print_fit(out: Console, fitted: Fitted) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,21 +158,34 @@ async def _ask_all(
     if finding.is_number:
         where = numbers_of(finding, await values_of(index, finding.label, where))
     scope = Scope(k=finding.scorer.k, where=where)
-    asked = []
+    asked, bare = [], {case.facts.patient_id for case, _ in cases if not case.facts.patient_id_issuer}
     for case, vector in cases:
         hits = (await search(index, [Query(case, vector)], scope)).hits
         priors = [Prior(hit.case.case_id, float(hit.similarity), hit.case.labels[finding.label]) for hit in hits]
         kept = tuple(sorted((prior for prior in priors if finding.counts(prior.value)), key=in_order))
-        asked.append(Asked(case.facts, _patient(case), case.labels[finding.label], vector, kept))
+        asked.append(Asked(case.facts, _patient(case, bare), case.labels[finding.label], vector, kept))
         told(1, len(cases))
     return tuple(asked)
 
 
-def _patient(case: Case) -> str:
-    """An image whose patient is not stated counts as a patient of its study, or of its own."""
+NAMED = "patient "
+"""Before what tells patients apart, where the images state them."""
+
+
+def nameless(reference: Reference) -> int:
+    """Returns how many images state no patient: several of one person count as several patients then."""
+    return sum(not each.patient.startswith(NAMED) for each in reference.asked)
+
+
+def _patient(case: Case, bare: Container[str]) -> str:
+    """An image whose patient is not stated counts as a patient of its study, or of its own.
+
+    An id that some image states without its issuer may be that of any issuer, so that all who have it count as one.
+    """
     facts = case.facts
     if facts.patient_id:
-        return f"patient {patient_key(facts.patient_id, facts.patient_id_issuer)}"
+        issuer = "" if facts.patient_id in bare else facts.patient_id_issuer
+        return f"{NAMED}{patient_key(facts.patient_id, issuer)}"
     return f"study {facts.study_uid}" if facts.study_uid else f"file {case.content_sha256 or case.case_id}"
 
 

@@ -20,6 +20,7 @@ class FieldKind(Enum):
 FIELDS: dict[str, FieldKind] = {
     "case_id": FieldKind.KEYWORD,
     "patient_key": FieldKind.KEYWORD,  # patient id and its issuer, as one value
+    "patient_id": FieldKind.KEYWORD,  # alone: where a query does not state the issuer, it may be any
     "study_uid": FieldKind.KEYWORD,
     "series_uid": FieldKind.KEYWORD,
     "instance_uid": FieldKind.KEYWORD,

@@ -105,8 +105,10 @@ def other_origin(cases: Sequence[Case], *, with_patient: bool, patients: Iterabl
     """
     every = [(case.facts, case.content_sha256) for case in cases]
     own = {patient_key(facts.patient_id, facts.patient_id_issuer) for facts, _ in every}
+    keys, ids = _of_any_issuer(own.union(patients) if with_patient else ())
     parts = {
-        "patient_key": own.union(patients) if with_patient else set[str](),
+        "patient_key": keys,
+        "patient_id": ids,
         "study_uid": {facts.study_uid for facts, _ in every},
         "series_uid": {facts.series_uid for facts, _ in every},
         "instance_uid": {facts.instance_uid for facts, _ in every},
@@ -114,6 +116,13 @@ def other_origin(cases: Sequence[Case], *, with_patient: bool, patients: Iterabl
     }
     stated = tuple(In(field, tuple(sorted(values - {""}))) for field, values in parts.items() if values - {""})
     return Not(Or(stated)) if stated else None
+
+
+def _of_any_issuer(keys: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Returns the keys and the ids that may be those patients': an id without its issuer may be that of any issuer."""
+    stated = {key for key in keys if key and not key.startswith("|")}
+    without = {key[at:] for key in stated for at, letter in enumerate(key) if letter == "|"}  # a bar may be in either
+    return stated | without, {key[1:] for key in keys if key.startswith("|")}
 
 
 def _texts(value: JsonValue) -> tuple[str, ...]:

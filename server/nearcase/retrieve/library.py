@@ -20,6 +20,7 @@ from nearcase.retrieve.exactness import Exactness
 from nearcase.retrieve.pending import AddOutcome, Pending, fail, outcome_of
 from nearcase.retrieve.proof import found_again, probes
 from nearcase.retrieve.snapshot import Snapshot
+from nearcase.retrieve.stamps import Stamps
 from nearcase.retrieve.unbroken import Unbroken
 from nearcase.transfers import ImportCounts, StoredCase
 from nearcase.types import Case
@@ -65,6 +66,7 @@ class Library:
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
         self._unbroken = Unbroken()
+        self._stamps = Stamps(index, clock)
         self.exactness = Exactness(index)
         self._snapshot: Snapshot | None = None  # None until it is asked for, and after a write whose end is not known
         self._writes = 0
@@ -224,7 +226,7 @@ class Library:
             found = await change(self._index, cases, is_erased)
             if found.written:
                 known = self._unnamed()
-                await self._index.upsert(found.points(self._clock.now_s()))
+                await self._index.upsert(found.points(await self._stamps.next_s()))
                 self._snapshot = _moved(known, found.before, [new.case for new in found.written])
             return found.outcomes
 
@@ -313,10 +315,9 @@ class Library:
 
     async def _replace(self, changes: Sequence[tuple[Case, Case, Embedding]]) -> None:
         """Stores cases in the place of what they were; the caller is the one writer."""
-        known = self._unnamed()
-        now_s = self._clock.now_s()
+        known, at_s = self._unnamed(), await self._stamps.next_s()
         await self._index.upsert(
-            [Point(after.case_id, vector, stamped(to_payload(after), now_s)) for _, after, vector in changes]
+            [Point(after.case_id, vector, stamped(to_payload(after), at_s)) for _, after, vector in changes]
         )
         before = {case.case_id: case for case, _, _ in changes}
         self._snapshot = _moved(known, before, [after for _, after, _ in changes])
@@ -361,14 +362,14 @@ class Library:
         before = dict(cases)
         changed: dict[str, Point] = {}
         outcomes: list[AddOutcome] = []
-        now_s = self._clock.now_s()
+        now_s, at_s = self._clock.now_s(), await self._stamps.next_s()
         for pending in batch:  # in the order of coming, so that two of one image add up
             stored = cases.get(pending.case.case_id)
             case = renewed(pending.case, pending.given, stored, now_s, pending.changed_by)
             outcomes.append(outcome_of(case, stored))
             if outcomes[-1] is not AddOutcome.UNCHANGED:
                 cases[case.case_id] = replace(case, added_at_s=now_s)
-                payload = stamped(to_payload(cases[case.case_id]), now_s)
+                payload = stamped(to_payload(cases[case.case_id]), at_s)
                 changed[case.case_id] = Point(case.case_id, pending.vector, payload)
         if changed:
             known = self._unnamed()

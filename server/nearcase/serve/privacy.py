@@ -121,6 +121,8 @@ class Privacy:
             return [self.pseudonyms.uid(value)]
         if field == "content_sha256":
             return [self.pseudonyms.digest(value)]
+        if field == "patient_id":
+            return [self.pseudonyms.patient(value, "")]
         if field != "patient_key":
             return []
         bars = [at for at, letter in enumerate(value) if letter == "|"]

@@ -48,4 +48,5 @@ def _keys(engine: Engine, stated: CaseFacts, given: CaseFacts) -> set[str]:
         return set()  # as it is with most files: what the case states is left out anyway
     whole = [(facts.patient_id, facts.patient_id_issuer) for facts in (stated, given)]
     mixed = (stated.patient_id or given.patient_id, stated.patient_id_issuer or given.patient_id_issuer)
-    return {key for named in (*whole, mixed) if named[0] for key in engine.privacy.patient_keys(*named)}
+    keys = {key for named in (*whole, mixed) if named[0] for key in engine.privacy.patient_keys(*named)}
+    return keys - {patient_key(mixed[0], "")} if mixed[1] else keys  # the issuer is known: not those of all others
