@@ -14,7 +14,7 @@ from auth_files import HandClock
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from trail_files import KEY, event, written
+from trail_files import KEY, event, made_trail, written
 
 from nearcase.audit.chain import AuditChain
 from nearcase.audit.event import AuditEvent
@@ -38,12 +38,7 @@ from nearcase.serve.refusals import EVERY_S, LOOK_S, MAX_REMEMBERED, Refusal, Re
 
 @pytest.fixture(name="folder")
 def trail(tmp_path: Path) -> Path:
-    """A trail of 30 calls, with the key that a server makes."""
-    folder = tmp_path / "audit"
-    chain = open_trail(folder, None, SystemClock()).chain
-    chain.append([event(number) for number in range(30)])
-    chain.close()
-    return folder
+    return made_trail(tmp_path)
 
 
 def restart(folder: Path) -> AuditChain:

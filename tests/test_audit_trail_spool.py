@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from trail_files import event
+from trail_files import made_trail
 
 from nearcase.audit.files import files_in
 from nearcase.audit.forwarder import Forwarder
@@ -14,18 +14,11 @@ from nearcase.audit.line import Kept, read
 from nearcase.audit.place import Place
 from nearcase.audit.spool import Spool, Step
 from nearcase.audit.syslog import Collector
-from nearcase.audit.trail import open_trail
-from nearcase.clock import SystemClock
 
 
 @pytest.fixture(name="folder")
 def trail(tmp_path: Path) -> Path:
-    """A trail of 30 calls, with the key that a server makes."""
-    folder = tmp_path / "audit"
-    chain = open_trail(folder, None, SystemClock()).chain
-    chain.append([event(number) for number in range(30)])
-    chain.close()
-    return folder
+    return made_trail(tmp_path)
 
 
 def test_lines_that_were_forged_are_each_looked_at_once_and_in_short_steps(

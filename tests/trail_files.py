@@ -14,6 +14,8 @@ import pytest
 from nearcase.audit.event import CALL, AuditEvent
 from nearcase.audit.key import AuditKey
 from nearcase.audit.query import records_in
+from nearcase.audit.trail import open_trail
+from nearcase.clock import SystemClock
 
 KEY = AuditKey.of(bytes(range(32)))
 
@@ -21,6 +23,15 @@ KEY = AuditKey.of(bytes(range(32)))
 def event(number: int, **more: object) -> AuditEvent:
     """A call of that number."""
     return replace(AuditEvent(CALL, 1.9e9 + number, request_id=f"r{number}", rpc="v1.S/Search"), **more)  # type: ignore[arg-type]
+
+
+def made_trail(place: Path) -> Path:
+    """A trail of 30 calls, with the key that a server makes; returns its folder."""
+    folder = place / "audit"
+    chain = open_trail(folder, None, SystemClock()).chain
+    chain.append([event(number) for number in range(30)])
+    chain.close()
+    return folder
 
 
 def written(folder: Path) -> list[str]:

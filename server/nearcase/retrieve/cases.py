@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from nearcase.index.base import JsonValue, Payload
@@ -118,7 +118,7 @@ def other_origin(cases: Sequence[Case], *, with_patient: bool, patients: Iterabl
     return Not(Or(stated)) if stated else None
 
 
-def _of_any_issuer(keys: Iterable[str]) -> tuple[set[str], set[str]]:
+def _of_any_issuer(keys: Collection[str]) -> tuple[set[str], set[str]]:
     """Returns the keys and the ids that may be those patients': an id without its issuer may be that of any issuer."""
     stated = {key for key in keys if key and not key.startswith("|")}
     without = {key[at:] for key in stated for at, letter in enumerate(key) if letter == "|"}  # a bar may be in either

@@ -35,7 +35,7 @@ class Stamps:
         return self._last_s
 
     async def _latest_s(self, now_s: float) -> float:
-        """The latest that is stored after now, by halving; now where there is none, as with a clock that goes right."""
+        """The latest that is stored after now, by halving; where there is none, as with a right clock, -inf."""
         low, high = now_s, max(2 * now_s, 1.0)
         if not await self._is_any_after(low):
             return -math.inf
