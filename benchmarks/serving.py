@@ -33,7 +33,7 @@ import numpy as np
 from peers.empty import empty_encoder
 from peers.load import Outcome, Send, open_loop
 from pydicom.data import get_testdata_file
-from vectors.processes import cpu_s, tree
+from vectors.processes import tree, tree_cpu_s
 from vectors.tables import markdown, put, verdict
 
 from nearcase.demo.server import running_server
@@ -166,18 +166,18 @@ async def outside_ms(peer: Peer, data: bytes) -> float:
     """CPU of a request, one after the other, with the network that computes nothing."""
     for _ in range(4):
         await peer.send(data)
-    before_s = sum(map(cpu_s, tree(peer.process_id)))
+    before_s = tree_cpu_s(peer.process_id)
     for _ in range(REQUESTS):
         if not await peer.send(data):
             raise SystemExit(f"{peer.name} refused a sound file")
-    return (sum(map(cpu_s, tree(peer.process_id))) - before_s) * 1e3 / REQUESTS
+    return (tree_cpu_s(peer.process_id) - before_s) * 1e3 / REQUESTS
 
 
 async def measure(peer: Peer, files: list[bytes], rate: float, seconds: float) -> Row:
     """One rate, sound files only."""
-    before_s = sum(map(cpu_s, tree(peer.process_id)))
+    before_s = tree_cpu_s(peer.process_id)
     outcomes = await open_loop(peer.send, files, rate=rate, seconds=seconds, seed=int(rate))
-    used_ms = (sum(map(cpu_s, tree(peer.process_id))) - before_s) * 1e3 / len(outcomes)
+    used_ms = (tree_cpu_s(peer.process_id) - before_s) * 1e3 / len(outcomes)
     return _row(peer.name, rate, outcomes, used_ms)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import secrets
 import struct
@@ -225,9 +226,10 @@ def found(places: Iterable[bytes]) -> set[str]:
 
 
 def files_below(folder: Path) -> Iterator[bytes]:
-    for file in sorted(folder.rglob("*")):
+    # The index renames its own files while it runs or ends; a walk goes on where a folder has gone.
+    for file in sorted(Path(parent, name) for parent, folders, names in os.walk(folder) for name in folders + names):
         yield str(file).encode()
-        with suppress(FileNotFoundError):  # the index renames its own files while it runs or ends
+        with suppress(FileNotFoundError):
             if file.is_file():
                 yield re.sub(rb"\0{64,}", bytes(64), file.read_bytes())
 

@@ -43,6 +43,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
+def tree_cpu_s(root: int) -> float:
+    """User and system time of the process and all that it started, children that were replaced meanwhile included."""
+    return sum(cpu_s(pid) + _reaped_s(pid) for pid in tree(root))
+
+
+def _reaped_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) * TICK_S
+
+
 def memory(pid: int) -> Memory:
     """Resident memory."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
