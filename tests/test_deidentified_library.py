@@ -226,10 +226,9 @@ def found(places: Iterable[bytes]) -> set[str]:
 
 
 def files_below(folder: Path) -> Iterator[bytes]:
-    # The index renames its own files while it runs or ends; a walk goes on where a folder has gone.
     for file in sorted(Path(parent, name) for parent, folders, names in os.walk(folder) for name in folders + names):
         yield str(file).encode()
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # the index renames its own files while it runs or ends
             if file.is_file():
                 yield re.sub(rb"\0{64,}", bytes(64), file.read_bytes())
 
