@@ -39,18 +39,19 @@ def _parent(entry: Path) -> int | None:
 
 def cpu_s(pid: int) -> float:
     """User and system time of all its threads, those that ended included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_S
+    return _own_and_reaped_s(pid)[0]
 
 
 def tree_cpu_s(root: int) -> float:
     """User and system time of the process and all that it started, children that were replaced meanwhile included."""
-    return sum(cpu_s(pid) + _reaped_s(pid) for pid in tree(root))
+    return sum(sum(_own_and_reaped_s(pid)) for pid in tree(root))
 
 
-def _reaped_s(pid: int) -> float:
+def _own_and_reaped_s(pid: int) -> tuple[float, float]:
+    """Of the process, and of its children that ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[13]) + int(fields[14])) * TICK_S
+    user, system, reaped_user, reaped_system = map(int, fields[11:15])
+    return (user + system) * TICK_S, (reaped_user + reaped_system) * TICK_S
 
 
 def memory(pid: int) -> Memory:
