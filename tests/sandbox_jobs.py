@@ -32,6 +32,10 @@ def surroundings(data: bytes, options: JsonObject) -> Result:
     return {"environment": dict(os.environ), "descriptors": len(descriptors), "core_bytes": core_bytes}, []
 
 
+def niceness(data: bytes, options: JsonObject) -> Result:
+    return {"nice": os.getpriority(os.PRIO_PROCESS, 0)}, []
+
+
 def chatter(data: bytes, options: JsonObject) -> Result:
     os.write(1, b"codec says 4711\n")
     os.write(2, b"codec says 4711\n")

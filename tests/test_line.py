@@ -142,6 +142,28 @@ async def test_callers_who_ask_again_at_once_are_no_overload() -> None:
     await go(*callers)
 
 
+async def test_an_overload_goes_on_where_nobody_waits_for_a_moment() -> None:
+    clock = HandClock()
+    line = Line(clock, places=1, max_waiting=100)
+    busy, stale = await come(line, 2)
+    clock.run_s += 100.0
+    line.refuse()
+    await settle()
+    assert isinstance(stale.task.exception(), Overloaded)
+    await busy.end()
+    assert (line.waiting, full(line)) == (0, False)
+    clock.run_s += 0.1
+    busy, newcomer = await come(line, 2)
+    assert full(line), "one may wait, and no more"
+    await busy.end()
+    await newcomer.end()
+    clock.run_s += 0.3
+    burst = await come(line, 2)
+    assert not full(line), "nobody was refused for a while"
+    for one in burst:
+        await one.end()
+
+
 async def test_after_an_overload_a_burst_is_a_burst_again() -> None:
     clock = HandClock()
     line = Line(clock, places=1, max_waiting=100)
@@ -154,6 +176,7 @@ async def test_after_an_overload_a_burst_is_a_burst_again() -> None:
     assert waiting.has_turn()
     assert not full(line)
     await waiting.end()
+    clock.run_s += 0.3
     burst = await come(line, 50)
     assert line.waiting == 49
     await go(*burst)

@@ -6,11 +6,11 @@ Exit codes: 0 pass, 1 fail, 2 bad input, 3 inconclusive.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from nearcase.errors import InvalidInput, NearcaseError, NotFound, Unsupported
+from nearcase.processors import processor_count
 
 BAD_INPUT, FAULT = 2, 1
 
@@ -85,7 +85,7 @@ def run(cohort: Path, out: Path, encoder: Path | None, k: int, seed: int, tolera
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     with bars() as told:
         result = run_cohort(
-            described, loaded, out / "cache", k=k, seed=seed, workers=min(os.cpu_count() or 1, 4), progress=told
+            described, loaded, out / "cache", k=k, seed=seed, workers=min(processor_count(), 4), progress=told
         )
     write_scores(result, out / "scores.csv")
     (out / "retrieval.json").write_text(json.dumps(retrieval_of(result), indent=2) + "\n", "utf-8")

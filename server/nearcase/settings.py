@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from nearcase.processors import processor_count
 
 MIB = 2**20
 MAX_BYTES_IN_FLIGHT = 1024 * MIB
@@ -153,7 +154,8 @@ class Settings:
     tenant is that of the token or certificate."""
 
     decode_workers: int = 0
-    """Child processes that parse and decode; 0 is one for each core, at most 4, since each holds memory."""
+    """Child processes that parse and decode; 0 is one for each core that the server may use, at most 4, since each
+    holds memory."""
 
     decode_wall_s: float = 9.0
     """Wall time one file may take, so that its refusal arrives within 10 s; the slowest honest film (JPEG 2000, 3000 x
@@ -248,4 +250,4 @@ class Settings:
     @property
     def decode_worker_count(self) -> int:
         """How many decoding processes to start."""
-        return self.decode_workers or min(os.cpu_count() or 1, 4)
+        return self.decode_workers or min(processor_count(), 4)

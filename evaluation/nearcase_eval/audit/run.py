@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from nearcase.processors import processor_count
 from nearcase_eval.audit.as_json import plain
 from nearcase_eval.audit.attributes import Attribute, attributes_of, columns_alone
 from nearcase_eval.audit.card import Card
@@ -157,7 +157,7 @@ def _finished(report: Report, frame: Frame, attributes: Sequence[Attribute], pla
 
 def _each(act: Callable[[Outcome], T], outcomes: Sequence[Outcome]) -> list[T]:
     """Findings are independent, and NumPy lets threads run beside each other; the order stays."""
-    with ThreadPoolExecutor(min(len(outcomes), os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(len(outcomes), processor_count())) as threads:
         return list(threads.map(act, outcomes))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from nearcase.encode.buckets import pieces
 from nearcase.encode.inputs import to_batch
 from nearcase.errors import InvalidInput, NearcaseError, Overloaded, Unready
+from nearcase.processors import WORKING, give_way
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +97,7 @@ class Batcher:
         self._count, self._running = 0, 0
         self._news = asyncio.Event()
         self._free_lanes = asyncio.Semaphore(lanes)
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="encode")
+        self._threads = ThreadPoolExecutor(lanes, "encode", give_way, (WORKING,))
         self._isolating: set[asyncio.Task[None]] = set()
         self._owner: asyncio.Task[None] | None = None
         self._closed = False

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from nearcase.errors import InvalidInput, NearcaseError
 from nearcase.intake import wire
 from nearcase.intake.wire import JsonObject
+from nearcase.processors import WORKING, give_way
 
 Job = Callable[[bytes, JsonObject], tuple[JsonObject, list[bytes]]]
 
@@ -34,6 +35,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when children stop, not the terminal
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a supervisor signals whole groups; a drain still needs us
     _die_with_server()
+    give_way(WORKING)
     sock = socket.socket(fileno=descriptor)
     with contextlib.suppress(wire.BrokenWireError):
         setup = wire.receive(sock)

@@ -7,7 +7,6 @@ medical formats are long-lived C code, and a file of 1 MB can ask for 2 GB).
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from types import TracebackType
 from nearcase.errors import NearcaseError, Overloaded, Unready
 from nearcase.intake.wire import JsonObject
 from nearcase.intake.worker import Limits, Result, Worker
+from nearcase.processors import processor_count
 
 CODEC_PLUGINS = ("gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
 """What pydicom imports by itself where it is installed; we decode with imagecodecs and keep the rest out."""
@@ -24,7 +24,7 @@ CODEC_PLUGINS = ("gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
 
 def default_workers() -> int:
     """One child per usable core, at most two: an idle child costs about 40 MiB."""
-    return min(2, len(os.sched_getaffinity(0)))
+    return min(2, processor_count())
 
 
 class Sandbox:

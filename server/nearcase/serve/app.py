@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nearcase.encode.text import open_text
 from nearcase.errors import Unready
 from nearcase.index.opening import open_tier
 from nearcase.prepare import Preparer, prepare_sandbox
+from nearcase.processors import processor_count
 from nearcase.retrieve.erasures import Journal
 from nearcase.serve.auditor import Auditor
 from nearcase.serve.canary import Canary
@@ -209,7 +209,7 @@ def _most_waiting(settings: Settings) -> int:
 def make_batcher(encoder: Encoder, clock: Clock, settings: Settings) -> Batcher:
     """Returns the queue before an encoder, as the encoder's device wants it."""
     is_on_cpu = isinstance(encoder, CpuEncoder | FallbackEncoder)
-    lanes, most = (os.cpu_count() or 1, CPU_BATCH) if is_on_cpu else (GPU_LANES, GPU_BATCH)
+    lanes, most = (processor_count(), CPU_BATCH) if is_on_cpu else (GPU_LANES, GPU_BATCH)
     buckets = () if is_on_cpu else BUCKETS
     return Batcher(encoder, clock, max_batch=most, lanes=lanes, max_waiting=settings.max_waiting, buckets=buckets)
 

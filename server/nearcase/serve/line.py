@@ -28,8 +28,16 @@ STANDING_S, STANDING_TIMES = 0.5, 5.0
 """A line that was neither empty nor in time for so long is an overload, and no burst: eight callers who each ask again
 at once keep a line that is never empty, in which nobody waits."""
 
+OVER_S = 0.25
+"""An overload is over when nobody waits and nobody was refused for so long. That nobody waits for a moment says little:
+most of those who came were refused."""
+
 STALE_S, STALE_TIMES = 0.1, 1.0
 """In an overload, who waited for so long is refused: newcomers went before."""
+
+NEWCOMERS = 0.5
+"""In an overload, how many newcomers may wait for each place, at least one. Each that waits makes all that are answered
+later; without any, a place that becomes free would stay so until the next arrives."""
 
 ROOM_TIMES, DOUBLES_S = 2, 1.0
 """After a refusal a burst may be so many times the places, then twice as many every so often: a line that is empty for
@@ -71,8 +79,9 @@ class Line:
 
     def __init__(self, clock: Clock, *, places: int, max_waiting: int) -> None:
         self._clock, self._places, self._max_waiting = clock, places, max_waiting
+        self._most_newcomers = max(1, int(NEWCOMERS * places))
         self._line: deque[_Waiting] = deque()
-        self._fine_at_s: float | None = None  # when the oldest was in time last; None while nobody waits
+        self._fine_at_s: float | None = None  # when the oldest was in time last; None where nobody waited
         self._refused_at_s = float("-inf")
         self._took_s = 0.0
         self._pace = _Pace(places)
@@ -138,7 +147,7 @@ class Line:
         if len(self._line) + arriving >= self._room():
             return True
         since_s = self._standing_since_s
-        return since_s is not None and self._newcomers(since_s) + arriving >= self._places
+        return since_s is not None and self._newcomers(since_s) + arriving >= self._most_newcomers
 
     def has_refused(self) -> bool:
         """Whether a newcomer was refused within LATELY_S; whose request it was is not known then."""
@@ -155,10 +164,12 @@ class Line:
     @property
     def _standing_since_s(self) -> float | None:
         """When the line became an overload; None where it is none."""
-        if self._fine_at_s is None:
+        now_s = self._clock.monotonic_s()
+        is_over = not self._line and now_s - self._refused_at_s > OVER_S
+        if self._fine_at_s is None or is_over:
             return None
         since_s = self._fine_at_s + self._limit_s(STANDING_S, STANDING_TIMES)
-        return since_s if self._clock.monotonic_s() > since_s else None
+        return since_s if now_s > since_s else None
 
     def _room(self) -> float:
         doublings = min(32.0, (self._clock.monotonic_s() - self._refused_at_s) / DOUBLES_S)
@@ -204,7 +215,7 @@ class Line:
 
     def _admit(self) -> None:
         now_s = self._clock.monotonic_s()
-        is_standing = self._standing_since_s is not None  # until nobody waits
+        is_standing = self._standing_since_s is not None
         most = self._pace.most if is_standing else self._places
         while self._line and self.taken < most:
             is_late = is_standing or self._is_late(now_s)
@@ -214,7 +225,7 @@ class Line:
             if not waiting.turn.done():
                 self.taken += 1
                 waiting.turn.set_result(None)
-        if not self._line:
+        if not self._line and self._standing_since_s is None:
             self._fine_at_s = None
         elif self._fine_at_s is None:
             self._fine_at_s = now_s

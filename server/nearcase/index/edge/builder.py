@@ -24,9 +24,7 @@ import qdrant_edge as engine
 from nearcase.index.edge.engine import config, index_fields
 from nearcase.index.edge.process import attempt, send, take_pipes
 from nearcase.index.edge.roster import PLAIN, SEALED, sync
-
-_POLITENESS = 10
-"""Niceness: whoever waits for an answer comes first."""
+from nearcase.processors import BUILDING, give_way
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
@@ -36,7 +34,7 @@ def main() -> None:
     folder, dimension, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(_POLITENESS)
+    give_way(BUILDING)
     if sys.platform == "linux":  # elsewhere it finishes its work for nobody, and ends
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     requests, replies = take_pipes()

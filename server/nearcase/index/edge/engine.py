@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import qdrant_edge as engine
 
 from nearcase.index.edge.filters import field_indexes
 from nearcase.index.edge.roster import SEALED, sync
+from nearcase.processors import processor_count
 
 GRAPH_LINKS, GRAPH_EFFORT = 16, 100
 """HNSW m and ef_construct: with EFFORT of `edge.shard`, recall@10 was 1.000 over 100 000 clustered vectors of 1024."""
@@ -69,6 +69,6 @@ def _graph(dimension: int) -> engine.HnswIndexConfig:
         m=GRAPH_LINKS,
         ef_construct=GRAPH_EFFORT,
         full_scan_threshold=max(1, SCANNED_WITHIN * dimension * 4 // 1024),  # KiB
-        max_indexing_threads=max(1, (os.cpu_count() or 1) // 2),  # the other half goes on serving
+        max_indexing_threads=max(1, processor_count() // 2),  # the other half goes on serving
         memory=engine.Memory.Pinned,
     )
