@@ -39,7 +39,7 @@ class Sandbox:
         cpu_s: How much processor time one job may take.
         memory_bytes: Private writable memory of a child (RLIMIT_DATA), interpreter and libraries included.
         result_bytes: All byte strings of one result together.
-        jobs_per_worker: After so many jobs a child is replaced, so that no leak lives for long.
+        jobs_per_worker: After so many jobs another child takes over from a child, so that no leak lives for long.
         wait_s: How long a call may wait for a free child.
         barred: Modules that a child must not import.
     """
@@ -144,22 +144,42 @@ class Sandbox:
             raise Overloaded(f"no decoder became free within {self._wait_s:g} s") from None
         try:
             if worker is None or not worker.is_usable:
-                self._dismiss(worker)
-                worker = None
-                worker = self._new_worker()
+                worker, dead = None, worker
+                worker = self._after(dead)
             yield worker
         finally:
             self._free.put(self._kept_or_renewed(worker))
 
     def _kept_or_renewed(self, worker: Worker | None) -> Worker | None:
         """None when a new child can not be had now: the next call tries again."""
-        if worker is not None and worker.is_usable and worker.jobs_done < self._jobs_per_worker:
-            return worker
-        self._dismiss(worker)
+        if worker is not None and worker.is_usable:
+            return worker if worker.jobs_done < self._jobs_per_worker else self._succeeded(worker)
         try:
-            return self._new_worker()
+            return self._after(worker)
         except Unready:
             return None
+
+    def _after(self, dead: Worker | None) -> Worker:
+        heir = None
+        if dead is not None:
+            heir, dead.heir = dead.heir, None
+            self._dismiss(dead)
+        return heir or self._new_worker()
+
+    def _succeeded(self, worker: Worker) -> Worker:
+        """An old child goes on until its heir has started, so that no call waits for that."""
+        heir = worker.heir
+        if heir is None:
+            with contextlib.suppress(Unready):  # then the old one goes on, and the next call tries again
+                worker.heir = self._new_worker()
+        elif heir.has_started:
+            worker.heir = None
+            if heir.is_usable:
+                self._dismiss(worker)
+                return heir
+            self._dismiss(heir)
+            worker.jobs_done = 0  # another round, in place of a child that does not start after each job
+        return worker
 
     def _new_worker(self) -> Worker:
         self._refuse_when_closed()
@@ -178,6 +198,7 @@ class Sandbox:
 
     def _dismiss(self, worker: Worker | None) -> None:
         if worker is not None:
+            self._dismiss(worker.heir)
             worker.close()
             with self._lock:
                 self._alive.discard(worker)

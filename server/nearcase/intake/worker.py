@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -76,6 +77,7 @@ class Worker:
 
     def __init__(self, job: Callable[..., object], limits: Limits, barred: tuple[str, ...]) -> None:
         self.jobs_done = 0
+        self.heir: Worker | None = None  # starts while this one goes on
         self._limits = limits
         self._starting = threading.Lock()  # the pool and a caller may both wait for readiness
         self._ready = False
@@ -99,6 +101,13 @@ class Worker:
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
+
+    @property
+    def has_started(self) -> bool:
+        """Whether wait_ready would not block."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return self._ready or bool(poll.poll(0))
 
     def wait_ready(self) -> None:
         """Blocks until the child has imported its job.
