@@ -7,8 +7,6 @@ good. Then a poison file comes with every tenth request, and the good ones are c
 "Outside the model" is the CPU time of all of a server's processes for a request, with a network of the same shape that
 computes next to nothing. Peers read DICOM as pydicom's documentation shows it.
 
-nearcase keeps no audit trail here, as the peers keep none.
-
 The files are the five full-size images of pydicom's packages that come both uncompressed and as JPEG 2000: a CT, an MR,
 two radiographs, an ultrasound.
 """
@@ -84,17 +82,8 @@ def read_files() -> list[bytes]:
 
 @asynccontextmanager
 async def nearcase_server(encoder: Path) -> AsyncIterator[Peer]:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder) / "settings.toml"
-        settings.write_text('audit = "off"\n')
-        given = ("--encoder", str(encoder), "--settings", str(settings))
-        async with _asked(Path(folder) / "data", given) as peer:
-            yield peer
-
-
-@asynccontextmanager
-async def _asked(data: Path, given: tuple[str, ...]) -> AsyncIterator[Peer]:
-    with running_server(data, *given) as server:
+    given = ("--encoder", str(encoder))
+    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data", *given) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = encoder_pb2_grpc.EncoderServiceStub(channel)
 

@@ -41,7 +41,7 @@ class Prepared:
     """One frame or one series, ready for the encoder, and what is known of it."""
 
     image: QueryImage
-    content_sha256: str  # empty where nobody asked for it
+    content_sha256: str
     media_type: str
     pixels: Frame  # (size, size, 3) uint8, or (X, Y, Z) float32 from 0 to 1
     is_series: bool = False
@@ -187,7 +187,6 @@ class Preparer:
         *,
         bulk: bool = False,
         with_thumbnail: bool = True,
-        with_digest: bool = True,
     ) -> Prepared:
         """Returns the frame for the encoder; a caller that goes away while it waits costs nothing.
 
@@ -197,7 +196,6 @@ class Preparer:
             text_policy: What to do about text in the picture.
             bulk: Lets searches go first.
             with_thumbnail: False where nobody will see the picture; what the encoder sees is the same.
-            with_digest: False where nobody will ask which file it was.
 
         Raises:
             InvalidInput, Unsupported: The file can not be read, ran into a limit, or the policy refuses it.
@@ -205,8 +203,7 @@ class Preparer:
         """
         await self._lanes.take(bulk=bulk)
         loop = asyncio.get_running_loop()
-        given = (data, frame_number, text_policy, with_thumbnail, with_digest)
-        work = loop.run_in_executor(self._threads, self.prepare_now, *given)
+        work = loop.run_in_executor(self._threads, self.prepare_now, data, frame_number, text_policy, with_thumbnail)
         # The lane is free when the child is, which outlives a caller that goes away.
         work.add_done_callback(lambda _: self._end(bulk=bulk))
         return await asyncio.shield(work)
@@ -221,7 +218,6 @@ class Preparer:
         frame_number: int | None = None,
         text_policy: TextPolicy = KEEP_TEXT,
         with_thumbnail: bool = True,
-        with_digest: bool = True,
     ) -> Prepared:
         """The same, blocking."""
         options = {
@@ -231,8 +227,7 @@ class Preparer:
             "with_thumbnail": with_thumbnail,
         }
         digest = hashlib.sha256()  # made here and not in the child: it reads the file meanwhile
-        said = data if with_digest else b""
-        header, (pixels, thumbnail) = self._sandbox.run(data, options, meanwhile=lambda: digest.update(said))
+        header, (pixels, thumbnail) = self._sandbox.run(data, options, meanwhile=lambda: digest.update(data))
         image = QueryImage(
             facts=CaseFacts(**header["facts"]),
             frame_number=header["frame_number"],
@@ -241,8 +236,9 @@ class Preparer:
             thumbnail_jpeg=thumbnail,
         )
         frame = unpack_frame(pixels, self._recipe)
-        sha256 = digest.hexdigest() if with_digest else ""
-        return Prepared(image, sha256, header["media_type"], frame, is_series=header.get("is_series") is True)
+        return Prepared(
+            image, digest.hexdigest(), header["media_type"], frame, is_series=header.get("is_series") is True
+        )
 
     def wait_ready(self) -> None:
         """Blocks until every child has started; raises Unready when one can not."""

@@ -61,15 +61,11 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     async def _embed(self, image: encoder_pb2.ImageInput, deadline_s: float | None) -> encoder_pb2.EmbedResult:
         frame_number = image.frame_number if image.HasField("frame_number") else None
-        is_noted = self._engine.audit is not None
         try:
-            embedding = await self._engine.embed(
-                image.image, frame_number, deadline_s=deadline_s, with_thumbnail=False, with_digest=is_noted
-            )
+            embedding = await self._engine.embed(image.image, frame_number, deadline_s=deadline_s, with_thumbnail=False)
         except NearcaseError as error:
             return encoder_pb2.EmbedResult(error=item_error(error))
-        if is_noted:
-            notes().asked_about([self._engine.privacy.case(to_case(embedding.prepared))])
+        notes().asked_about([self._engine.privacy.case(to_case(embedding.prepared))])
         values = embedding.embedded.embedding.tolist()
         return encoder_pb2.EmbedResult(embedding=encoder_pb2.Embedding(values=values))
 

@@ -107,7 +107,6 @@ class Engine:
         deadline_s: float | None,
         adding: bool = False,
         with_thumbnail: bool = True,
-        with_digest: bool = True,
     ) -> Embedding:
         """Returns the embedding of a file's frame; one that is for adding gives way to searches.
 
@@ -123,7 +122,7 @@ class Engine:
         start_s = self.clock.monotonic_s()
         text_policy = self.privacy.adding if adding else self.privacy.asking
         prepared = await self.preparer.prepare(
-            data, frame_number, text_policy, bulk=adding, with_thumbnail=with_thumbnail, with_digest=with_digest
+            data, frame_number, text_policy, bulk=adding, with_thumbnail=with_thumbnail
         )
         decode_ms = (self.clock.monotonic_s() - start_s) * 1e3
         embedded = await self.batcher.embed(prepared.pixels, deadline_s=deadline_s, bulk=adding)
