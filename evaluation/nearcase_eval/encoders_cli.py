@@ -16,7 +16,7 @@ from rich.table import Table
 from nearcase.encode.base import Encoder
 from nearcase.encode.card import default_encoder_folder
 from nearcase.encode.runtime import open_encoder
-from nearcase.processors import processor_count
+from nearcase.processors import decoder_count
 from nearcase_eval.audit.as_json import plain
 from nearcase_eval.baselines import BASELINES, baseline
 from nearcase_eval.cohort import read_cohort
@@ -72,7 +72,7 @@ def compare_encoders_command(
     with ExitStack() as stack:
         kept = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearcase-encoders-")))
         told = stack.enter_context(bars())
-        workers = min(processor_count(), 4)
+        workers = decoder_count()
         found = compare_encoders(read_cohort(cohort), encoders, kept, k=k, seed=seed, workers=workers, progress=told)
     if as_json:
         click.echo(to_json(found))

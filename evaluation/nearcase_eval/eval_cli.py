@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from nearcase.errors import InvalidInput, NearcaseError, NotFound, Unsupported
-from nearcase.processors import processor_count
+from nearcase.processors import decoder_count
 
 BAD_INPUT, FAULT = 2, 1
 
@@ -84,9 +84,7 @@ def run(cohort: Path, out: Path, encoder: Path | None, k: int, seed: int, tolera
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     with bars() as told:
-        result = run_cohort(
-            described, loaded, out / "cache", k=k, seed=seed, workers=min(processor_count(), 4), progress=told
-        )
+        result = run_cohort(described, loaded, out / "cache", k=k, seed=seed, workers=decoder_count(), progress=told)
     write_scores(result, out / "scores.csv")
     (out / "retrieval.json").write_text(json.dumps(retrieval_of(result), indent=2) + "\n", "utf-8")
     print_result(console, result)

@@ -20,7 +20,7 @@ from nearcase.decide.rate import decimal
 from nearcase.encode.card import default_encoder_folder, read_card
 from nearcase.encode.runtime import open_encoder
 from nearcase.errors import InvalidInput
-from nearcase.processors import processor_count
+from nearcase.processors import decoder_count
 from nearcase.report.decision_view import area as shown
 from nearcase_eval.cohort import read_cohort
 from nearcase_eval.embedding import embed_cohort
@@ -204,7 +204,7 @@ def _finding(file: Path) -> Finding:
 def _of_cohort(file: Path, finding: Finding, encoder: Path, cache: Path | None, told: Told) -> Reference:
     cohort, loaded = read_cohort(file), open_encoder(encoder)
     names = [image.name for image in cohort.images]
-    workers = min(processor_count(), 4)
+    workers = decoder_count()
     folder = cache or file.parent / f".{file.stem}-embeddings"
     embedded = embed_cohort(
         cohort.files, names, loaded, folder, progress=lambda done: told(done, len(names)), workers=workers

@@ -28,6 +28,11 @@ def processor_count(cgroup: Path = _CGROUP) -> int:
     return bound if share is None else max(1, min(bound, math.ceil(share)))
 
 
+def decoder_count() -> int:
+    """Returns how many decoding processes to start where nobody says: at most 4, since each holds memory."""
+    return min(processor_count(), 4)
+
+
 def give_way(nice: int) -> None:
     """Makes the calling thread so much nicer, and those that it starts; the whole process where threads have no nice
     values of their own."""

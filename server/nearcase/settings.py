@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nearcase.processors import processor_count
+from nearcase.processors import decoder_count
 
 MIB = 2**20
 MAX_BYTES_IN_FLIGHT = 1024 * MIB
@@ -250,4 +250,4 @@ class Settings:
     @property
     def decode_worker_count(self) -> int:
         """How many decoding processes to start."""
-        return self.decode_workers or min(processor_count(), 4)
+        return self.decode_workers or decoder_count()

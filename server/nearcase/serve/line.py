@@ -81,7 +81,9 @@ class Line:
         self._clock, self._places, self._max_waiting = clock, places, max_waiting
         self._most_newcomers = max(1, int(NEWCOMERS * places))
         self._line: deque[_Waiting] = deque()
-        self._fine_at_s: float | None = None  # when the oldest was in time last; None where nobody waited
+        self._fine_at_s: float | None = (
+            None  # when the oldest was in time last; None while nobody waits, but in overload
+        )
         self._refused_at_s = float("-inf")
         self._took_s = 0.0
         self._pace = _Pace(places)
