@@ -8,6 +8,8 @@ import random
 import shutil
 import signal
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from nearcase.errors import Unready
 from nearcase.index.base import Point
 from nearcase.index.edge.index import EdgeIndex
 from nearcase.index.edge.journal import Journal, journalled
+from nearcase.index.edge.link import BuilderProcess
 from nearcase.index.edge.owner import Owner
 from nearcase.index.edge.plan import Sizes
 from nearcase.index.edge.shard import PlainPoint
@@ -136,6 +139,29 @@ async def test_what_a_failed_swap_leaves_is_gone_before_an_erasure_is_settled(
     assert folders(tmp_path) == {part.name for part in (await index.state()).parts}
     assert await index.count() == 98
     await index.close()
+
+
+async def test_a_builder_that_is_being_started_while_the_library_closes_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, started = threading.Event(), list[BuilderProcess]()
+
+    class Slow(BuilderProcess):
+        def __init__(self, folder: Path, dimension: int, kind: str) -> None:
+            starting.set()
+            time.sleep(0.3)
+            super().__init__(folder, dimension, kind)
+            started.append(self)
+
+    monkeypatch.setattr("nearcase.index.edge.keeper.BuilderProcess", Slow)
+    index = await EdgeIndex.open(tmp_path, DIMENSION, SMALL)
+    await index.upsert(points(range(100)))
+    assert await asyncio.to_thread(starting.wait, 30)
+    await index.close()
+    assert index.builder_id is None
+    (builder,) = started
+    with pytest.raises(ProcessLookupError):
+        os.kill(builder.pid, 0)
 
 
 async def test_a_lost_list_of_shards_is_refused_and_nothing_is_removed(library: Path) -> None:

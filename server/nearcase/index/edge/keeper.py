@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nearcase.errors import NearcaseError, Unready
+from nearcase.index.edge.additions import completed
 from nearcase.index.edge.link import BuilderProcess, LinkDown
 from nearcase.index.edge.owner import DISK_RESERVE_MIB, JobFailed
 from nearcase.index.edge.plan import Job, ShardState, Sizes, next_job, wants_freeze
@@ -182,9 +183,8 @@ class Keeper:
         finally:
             self.is_building = False
             if self._builder is not None:
-                self._builder.kill()
-                builder, self._builder = self._builder, None
-                await self._in_thread(builder.release)
+                self._builder.kill()  # the thread may be waiting for it
+            await completed(self._in_thread(self._end_builder))  # also one that is being started at this moment
         await self._sweep()
 
     async def _carry(self, target: str, job: Job) -> None:
@@ -230,6 +230,12 @@ class Keeper:
 
     def _start_builder(self, target: str, kind: str) -> None:
         self._builder = BuilderProcess(self._root / f"{target}.new", self._dimension, kind)
+
+    def _end_builder(self) -> None:
+        builder, self._builder = self._builder, None
+        if builder is not None:
+            builder.kill()
+            builder.release()
 
     def _send(self, page: bytes) -> None:
         if self._builder is None:  # the sources were empty when the job began, and nothing can have come since
