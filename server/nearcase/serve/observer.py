@@ -160,9 +160,10 @@ def _tell_slow(ended: Ended, trail: Trail) -> None:
     caller = current()
     told = {"rpc": ended.rpc, "code": ended.code, "took_ms": round(ended.took_ms), "stages_ms": stages}
     who = {"caller": hashed(caller.name), "tenant": hashed(caller.tenant)}
-    message = "slow request: %s ended with %s after %d ms (%s)"
+    message = "slow request: %s ended with %s after %d ms (%s)%s"
+    whose = "".join(f", {name} {value}" for name, value in who.items() if value)  # for lines of text
     steps = ", ".join(f"{name} {taken}" for name, taken in stages.items()) or "no stage"
-    log.warning(message, ended.rpc, ended.code, told["took_ms"], steps, extra={"fields": told | who})
+    log.warning(message, ended.rpc, ended.code, told["took_ms"], steps, whose, extra={"fields": told | who})
 
 
 async def _counted(requests: AsyncIterator[Sized], held: Hold | None) -> AsyncIterator[Any]:
